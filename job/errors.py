@@ -1,0 +1,57 @@
+"""The errors a person may see: each says what, which value, and what to do about it."""
+
+
+class JobError(Exception):
+    """A problem with a sentence for the person who started the job.
+
+    ``exit_code`` is what the process ends with when the error reaches the command line.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(JobError):
+    """An option, a configuration file or an argument of the API that makes no sense."""
+
+    exit_code = 2
+
+
+class StorageError(JobError):
+    """Input that cannot be listed or read, or output that cannot be written."""
+
+    exit_code = 3
+
+
+class ModelError(JobError):
+    """A model that cannot be found, read, or used for semantic segmentation."""
+
+    exit_code = 4
+
+
+class OutputConflictError(JobError):
+    """An OUTPUT that belongs to something else: another model, or a run still going on."""
+
+    exit_code = 5
+
+
+class ImageError(Exception):
+    """Why one image has no map; becomes a row in ``errors/``, never the end of a run.
+
+    Args:
+        kind: a short name of the reason, stable enough to count by (``"truncated"``).
+        message: a sentence a person understands.
+        retryable: whether trying again later may help.
+    """
+
+    def __init__(self, kind: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.retryable = retryable
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _image_error, (self.kind, self.message, self.retryable)
+
+
+def _image_error(kind: str, message: str, retryable: bool) -> ImageError:
+    return ImageError(kind, message, retryable=retryable)
