@@ -34,6 +34,12 @@ class OutputConflictError(JobError):
     exit_code = 5
 
 
+class StoppedError(JobError):
+    """The run was told to stop (SIGTERM, ``ray job stop``, Ctrl-C)."""
+
+    exit_code = 130
+
+
 class ImageError(Exception):
     """Why one image has no map; becomes a row in ``errors/``, never the end of a run.
 

@@ -117,6 +117,24 @@ def locate(uri: str, options: StorageOptions | None = None) -> Location:
     return Location(fs, path.rstrip("/") or "/")
 
 
+def refuse_overlap(source: Location, output: Location) -> None:
+    """Refuse an OUTPUT inside INPUT, where a later run would list its own results.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    inside, around = output.path, source.path
+    if source.is_local and output.is_local:
+        inside, around = os.path.realpath(inside), os.path.realpath(around)
+    elif type(source.fs) is not type(output.fs):
+        return
+    if f"{inside}/".startswith(f"{around.rstrip('/')}/"):
+        raise ConfigError(
+            f"OUTPUT {output.uri} is inside INPUT {source.uri}: the next run would find results"
+            " among its images. Put OUTPUT beside INPUT"
+        )
+
+
 def list_objects(uri: str, options: StorageOptions | None = None) -> Iterator[StoredObject]:
     """List a folder or prefix (recursively), a glob, or a single object, sorted by path.
 

@@ -1,0 +1,132 @@
+"""The verbs: parse, call a public function, print; the only module that prints or exits."""
+
+import argparse
+import difflib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, get_args
+
+from pydantic.fields import FieldInfo
+
+from job import config as configuration
+from job.config import JobConfig
+from job.errors import ConfigError, JobError, StoppedError
+
+_PROGRAM = "python -m job"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        unknown = [word for word in message.split() if word.startswith("-")]
+        if message.startswith("unrecognized arguments") and unknown:
+            close = difflib.get_close_matches(unknown[0], self._option_string_actions, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            message = f"unknown option {unknown[0]}{hint}"
+        raise ConfigError(f"{message}. See {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        verb: Callable[[argparse.Namespace], int] = arguments.verb
+        return verb(arguments)
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return StoppedError.exit_code
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Images in object storage in, one segmentation map per image out, as Parquet.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    run = verbs.add_parser(
+        "run", help="segment every image that has no map yet", allow_abbrev=False
+    )
+    _add_job_options(run)
+    run.set_defaults(verb=_run)
+    return parser
+
+
+def _add_job_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="YAML file with options by their names")
+    for name, field in JobConfig.model_fields.items():
+        if name in ("input", "output"):
+            parser.add_argument(name, metavar=name.upper(), help=field.description)
+        else:
+            parser.add_argument(
+                f"--{name.replace('_', '-')}",
+                dest=name,
+                default=argparse.SUPPRESS,
+                metavar=_metavar(field),
+                help=_help(field),
+            )
+
+
+def _metavar(field: FieldInfo) -> str:
+    choices = get_args(field.annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return "|".join(choices)
+    kinds = {"int": "N", "float": "X", "dict": "JSON"}
+    return next((short for kind, short in kinds.items() if kind in str(field.annotation)), "TEXT")
+
+
+def _help(field: FieldInfo) -> str:
+    text = (field.description or "").replace("%", "%%")
+    default = field.default
+    if default is None or "default:" in text or isinstance(default, type(...)):
+        return text
+    return f"{text} (default: {default})" if not field.default_factory else text
+
+
+def _job_config(arguments: argparse.Namespace) -> JobConfig:
+    values = {
+        name: value for name, value in vars(arguments).items() if name in JobConfig.model_fields
+    }
+    return configuration.load({**_from_file(arguments.config), **values})
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    import yaml
+
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"--config {path}: expected options by their names, such as 'batch_size: 8'"
+        )
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _stop_on_sigterm() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StoppedError("told to stop; what is committed stays, the same command goes on")
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = _job_config(arguments)
+    _stop_on_sigterm()
+    from job import pipeline, summary
+
+    receipt = pipeline.run(config, _say)
+    print(summary.of_run(receipt, config.output))
+    return 0 if summary.is_good(receipt, config.max_error_rate) else 1

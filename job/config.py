@@ -1,0 +1,95 @@
+"""JobConfig: every option once; flags, keys of a YAML file and help texts come from it."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from job.errors import ConfigError
+from job.images import DEFAULT_PIXEL_LIMIT
+
+DEFAULT_MODEL = "nvidia/segformer-b0-finetuned-ade-512-512"
+
+
+def _parsed_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(
+            f"not valid JSON ({error}); expected an object such as"
+            ' \'{"endpoint_url": "http://127.0.0.1:9000"}\''
+        ) from error
+
+
+class JobConfig(BaseModel):
+    """Everything a run depends on. Frozen, typed, and closed: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    input: str = Field(description="folder, prefix, glob or image: a local path, s3://, gs://, …")
+    output: str = Field(description="folder or prefix for the results, likewise")
+    model: str = Field(
+        DEFAULT_MODEL, description="name on the Hugging Face Hub, local directory, or URI of one"
+    )
+    revision: str | None = Field(
+        None, description="branch, tag or commit of a model on the Hub; a commit pins it"
+    )
+    storage_options: Annotated[dict[str, Any], BeforeValidator(_parsed_json)] = Field(
+        default_factory=dict,
+        description="JSON object of options for fsspec, for INPUT, OUTPUT and a model's URI",
+    )
+    max_error_rate: float = Field(
+        0.01, ge=0, le=1, description="share of images that may fail before the exit code says so"
+    )
+    pixel_limit: int = Field(
+        DEFAULT_PIXEL_LIMIT, ge=1, description="most pixels of an image; larger ones are errors"
+    )
+    workers: int | None = Field(
+        None, ge=1, description="predictors, each with the model loaded (default: from the cluster)"
+    )
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="GPUs per predictor (default: 1 where the cluster has any)"
+    )
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="CPU threads per predictor (default: a machine's, without GPUs)"
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="images per call of a predictor (default: 8, or 32 on GPUs)"
+    )
+    images_per_task: int | None = Field(
+        None, ge=1, description="images that one task fetches and decodes (default: 8 to 64)"
+    )
+    images_per_file: int | None = Field(
+        None,
+        ge=1,
+        description="images per output file, which is also what a crash can cost each writer"
+        " (default: 16 to 512)",
+    )
+    fetch_concurrency: int = Field(
+        32, ge=1, description="images that one task fetches at the same time"
+    )
+    progress: Literal["auto", "bar", "lines", "none"] = Field(
+        "auto", description="live bar, a line every few seconds, or nothing (auto: bar on a tty)"
+    )
+
+
+def load(values: dict[str, Any]) -> JobConfig:
+    """Check values and make a config of them.
+
+    Raises:
+        ConfigError: naming the first option that is wrong, its value, and what is expected.
+    """
+    try:
+        return JobConfig(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        flag = name.upper() if name in ("input", "output") else f"--{name.replace('_', '-')}"
+        message = first["msg"].removeprefix("Value error, ")
+        # Storage options may hold keys: their value is never shown.
+        value = "" if name.startswith("storage_options") else f" {first['input']!r}"
+        if first["type"] == "extra_forbidden":
+            value, message = "", f"no such option; there are {', '.join(JobConfig.model_fields)}"
+        raise ConfigError(f"{flag}{value}: {message}") from error

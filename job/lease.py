@@ -1,0 +1,146 @@
+"""Lease: who writes to an OUTPUT now; at most one run at a time, and a dead one gives way."""
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from job.errors import OutputConflictError, StorageError
+from job.storage import Location, explain
+
+BEAT_SECONDS = 5.0
+# A holder on another machine that misses this many beats in a row is dead.
+_MISSED_BEATS = 3
+
+
+class Lease:
+    """Holds ``OUTPUT/lock.json`` while a run goes on, as a context.
+
+    The holder renews it every few seconds. A holder on the same machine whose process is gone, or
+    one elsewhere that no longer renews, is dead, and its lease is taken over. Writers check
+    :func:`is_held` before they write and before they commit, so that what a dead run left running
+    cannot commit behind the next run's back.
+
+    Args:
+        output: the run's OUTPUT.
+        run_id: the name by which writers know the holder.
+        beat_seconds: seconds between renewals.
+
+    Raises:
+        OutputConflictError: another run holds it; says who and since when.
+        StorageError: OUTPUT cannot be written.
+    """
+
+    def __init__(self, output: Location, run_id: str, beat_seconds: float = BEAT_SECONDS) -> None:
+        self._output = output
+        self._file = output / "lock.json"
+        self._beat_seconds = beat_seconds
+        self._stop = threading.Event()
+        self._record = {
+            "run_id": run_id,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process": _process_identity(os.getpid()),
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "beat": 0,
+        }
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
+
+    def __enter__(self) -> "Lease":
+        holder = _read(self._file)
+        if holder is not None and self._is_alive(holder):
+            raise OutputConflictError(
+                f"OUTPUT {self._output.uri} is being written by run {holder.get('run_id')} on"
+                f" {holder.get('host')} (process {holder.get('pid')}) since {holder.get('since')}."
+                " Wait for it or stop it"
+            )
+        try:
+            self._write()
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
+            ) from error
+        if holder is not None or not self._output.is_local:
+            # Of two that start at once the last to write wins; the other sees it here.
+            time.sleep(min(1.0, self._beat_seconds))
+        if not is_held(self._output, self._record["run_id"]):
+            raise OutputConflictError(
+                f"OUTPUT {self._output.uri} was taken by another run that started just now"
+            )
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if is_held(self._output, self._record["run_id"]):
+            self._file.delete()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._beat_seconds):
+            self._record["beat"] += 1
+            try:
+                if not is_held(self._output, self._record["run_id"]):
+                    return
+                self._write()
+            except OSError:
+                continue  # storage has a bad moment; the next beat tries again
+
+    def _write(self) -> None:
+        self._file.write_bytes(json.dumps(self._record).encode())
+
+    def _is_alive(self, holder: dict[str, Any]) -> bool:
+        if holder.get("host") == self._record["host"]:
+            return holder.get("process") == _process_identity(int(holder.get("pid", 0)))
+        deadline = time.monotonic() + _MISSED_BEATS * self._beat_seconds
+        while time.monotonic() < deadline:
+            time.sleep(self._beat_seconds / 2)
+            now = _read(self._file)
+            if now is None:
+                return False
+            if now != holder:
+                return True
+        return False
+
+
+def is_held(output: Location, run_id: str) -> bool:
+    """Whether this run still holds the OUTPUT."""
+    holder = _read(output / "lock.json")
+    return holder is not None and holder.get("run_id") == run_id
+
+
+def _read(file: Location) -> dict[str, Any] | None:
+    try:
+        record = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _process_identity(pid: int) -> str | None:
+    """A process and when it was started, so that a reused number is not taken for it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return _process_identity_without_proc(pid)
+    return f"{boot}:{pid}:{started}"
+
+
+def _process_identity_without_proc(pid: int) -> str | None:
+    if Path("/proc/self").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return None
+    return str(pid)

@@ -1,0 +1,178 @@
+"""The way of the data, from a listing to maps in storage, on one screen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ray
+from ray.data import Dataset
+
+from job import progress, receipts
+from job.batch_predictor import BatchPredictor
+from job.checkpoint import Checkpoint
+from job.config import JobConfig
+from job.labels import palette
+from job.lease import Lease
+from job.manifest import Manifest, freeze
+from job.maps import MapEncoder
+from job.receipts import Receipt
+from job.resources import Allotment, Cluster, allot
+from job.segmentation import ImageLoader, ModelCard, SemanticSegmentationPredictor
+from job.session import cluster_session
+from job.sink import Commits, MapSink, committing
+from job.stopwatch import Stopwatch
+from job.storage import Location, locate, refuse_overlap
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        images: the images, as listed now.
+        done: how many of them have a map or an error row already.
+        model: what would predict on them.
+        cluster: what Ray has.
+        allotment: what each stage would ask for.
+    """
+
+    images: Manifest
+    done: int
+    model: ModelCard
+    cluster: Cluster
+    allotment: Allotment
+
+    @property
+    def todo(self) -> int:
+        """Images that a run would process."""
+        return self.images.images - self.done
+
+
+def plan(config: JobConfig) -> Plan:
+    """Look at everything a run would look at, and change nothing.
+
+    Raises:
+        JobError: whatever would keep a run from starting.
+    """
+    output = _open_output(config)
+    checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
+    model = ModelCard.of(checkpoint)
+    receipts.check_same_maps(output, model.origin, model.settings)
+    images = freeze(config.input, output, config.storage_options, write=False)
+    done = len(Commits(output).done())
+    with cluster_session():
+        cluster = Cluster.now()
+        return Plan(images, done, model, cluster, allot(config, cluster, images.images - done))
+
+
+def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
+    """Segment every image of the input that has neither a map nor an error row yet.
+
+    Args:
+        config: the options.
+        say: is told in a line, now and then, what happens.
+
+    Returns:
+        The receipt, as it is left in storage; one with nothing done when nothing was left to do.
+
+    Raises:
+        JobError: the run could not be done; a receipt that was begun says why.
+    """
+    output = _open_output(config)
+    checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
+    model = ModelCard.of(checkpoint)
+    run_id = receipts.new_run_id()
+    with Lease(output, run_id):
+        receipts.check_same_maps(output, model.origin, model.settings)
+        images = freeze(config.input, output, config.storage_options)
+        Commits(output).recover()
+        done = Commits(output).done()
+        receipt = receipts.start(
+            run_id, config.input, model, images=images.images, done_before=len(done)
+        )
+        if receipt.todo == 0:
+            return receipt.ending("finished")
+        say(f"{receipt.todo:,} of {images.images:,} images to do, with {checkpoint!r}")
+        with receipt.kept_in(output) as keeping, cluster_session():
+            allotment = allot(config, Cluster.now(), receipt.todo)
+            say(f"{allotment}")
+            tally = progress.start_tally()
+            work = _Work(config, output, checkpoint, model, allotment, run_id, Stopwatch(tally))
+            with progress.watching(tally, receipt.todo, config.progress), committing(output, done):
+                work.maps_of(images).write_datasink(
+                    MapSink(output, run_id, allotment.images_per_file, tally),
+                    ray_remote_args={"num_cpus": allotment.write_cpus},
+                )
+            return keeping.finished(allotment, ray.get(tally.snapshot.remote()))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The steps between reading the manifest and writing rows, as a lazy Dataset."""
+
+    config: JobConfig
+    output: Location
+    checkpoint: Checkpoint
+    model: ModelCard
+    allotment: Allotment
+    run_id: str
+    stopwatch: Stopwatch
+
+    def maps_of(self, images: Manifest) -> Dataset:
+        rows = ray.data.read_parquet(
+            [file.path for file in images.files],
+            filesystem=self.output.arrow,
+            columns=["id", "uri"],
+        ).repartition(target_num_rows_per_block=self.allotment.images_per_task)
+        return self._predict(rows).map_batches(
+            self._encoder(),
+            batch_format="numpy",
+            batch_size=None,
+            num_cpus=self.allotment.encode_cpus,
+        )
+
+    def _predict(self, rows: Dataset) -> Dataset:
+        self.checkpoint.set_preprocessor(self._loader())
+        predictor = BatchPredictor(
+            self.checkpoint,
+            SemanticSegmentationPredictor,
+            threads=self.allotment.threads,
+            stopwatch=self.stopwatch,
+        )
+        return predictor.predict(
+            rows,
+            feature_columns=["image", "height", "width", "error"],
+            keep_columns=["id", "uri", "height", "width"],
+            batch_size=self.allotment.batch_size,
+            min_scoring_workers=self.allotment.workers,
+            max_scoring_workers=self.allotment.workers,
+            num_cpus_per_worker=self.allotment.cpus_per_worker,
+            num_gpus_per_worker=self.allotment.gpus_per_worker,
+            separate_gpu_stage=True,
+        )
+
+    def _loader(self) -> ImageLoader:
+        return ImageLoader(
+            locate(self.config.input, self.config.storage_options),
+            self.model.size,
+            fetch_concurrency=self.config.fetch_concurrency,
+            pixel_limit=self.config.pixel_limit,
+            num_cpus=self.allotment.load_cpus,
+            stopwatch=self.stopwatch,
+        )
+
+    def _encoder(self) -> MapEncoder:
+        return MapEncoder(
+            self.model.labels,
+            palette(self.model.labels),
+            model=self.model.origin.name,
+            run_id=self.run_id,
+            stopwatch=self.stopwatch,
+        )
+
+
+def _open_output(config: JobConfig) -> Location:
+    output = locate(config.output, config.storage_options)
+    refuse_overlap(locate(config.input, config.storage_options), output)
+    return output

@@ -1,0 +1,150 @@
+"""Progress: what all workers have done so far, and one line about it now and then."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+Style = Literal["auto", "bar", "lines", "none"]
+
+
+@dataclass
+class Snapshot:
+    """What a run has done up to a moment.
+
+    Attributes:
+        maps: images that got a map.
+        errors: images that did not, by kind.
+        seconds: time spent in each stage, added over all workers.
+        images: images that went through each stage.
+    """
+
+    maps: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        return self.maps + self.errors.total()
+
+
+@ray.remote(num_cpus=0)
+class Tally:
+    """Adds up what workers report; lives beside the driver for as long as the run."""
+
+    def __init__(self) -> None:
+        self._committed: dict[int, tuple[int, dict[str, int]]] = {}
+        self._seconds: Counter[str] = Counter()
+        self._images: Counter[str] = Counter()
+
+    def add(self, seconds: dict[str, float], images: dict[str, int]) -> None:
+        """Count time and images to stages."""
+        self._seconds.update(seconds)
+        self._images.update(images)
+
+    def commit(self, task: int, maps: int, errors: dict[str, int]) -> None:
+        """Count a write task; one that was retried counts once."""
+        self._committed[task] = (maps, errors)
+
+    def snapshot(self) -> Snapshot:
+        """Everything reported so far."""
+        total = Snapshot(seconds=self._seconds, images=self._images)
+        for maps, errors in self._committed.values():
+            total.maps += maps
+            total.errors.update(errors)
+        return total
+
+
+def start_tally() -> Any:
+    """A tally on the driver's own machine, so that losing a worker node does not lose it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def watching(
+    tally: Any, todo: int, style: Style, stream: TextIO | None = None, every: float = 5.0
+) -> Iterator[None]:
+    """Within the context, show how far the run is: a live bar on a terminal, lines elsewhere.
+
+    Args:
+        tally: the run's tally.
+        todo: images this run has to do.
+        style: ``auto`` takes a bar on a terminal and lines elsewhere.
+        stream: where to show it, standard error by default.
+        every: seconds between lines.
+    """
+    out = stream or sys.stderr
+    if style == "auto":
+        style = "bar" if out.isatty() else "lines"
+    if style == "none":
+        yield
+        return
+    stop = threading.Event()
+    show = _show_bar if style == "bar" else _show_lines
+    thread = threading.Thread(
+        target=show, args=(tally, todo, out, every, stop), daemon=True, name="progress"
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+def line(snapshot: Snapshot, todo: int, elapsed: float) -> str:
+    """One line about a run: done of total, images/s, time left, errors so far."""
+    share = 100 * snapshot.done // todo if todo else 100
+    parts = [f"{snapshot.done:,} of {todo:,} images ({share} %)"]
+    if snapshot.done and elapsed > 0:
+        rate = snapshot.done / elapsed
+        parts.append(f"{rate:.1f} images/s")
+        parts.append(f"{duration((todo - snapshot.done) / rate)} left")
+    else:
+        parts.append("starting up")
+    failed = snapshot.errors.total()
+    if failed:
+        parts.append(f"{failed:,} error{'s' if failed > 1 else ''}")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``42 s``, ``3 min 20 s``, ``5 h 07 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _snapshots(tally: Any, every: float, stop: threading.Event) -> Iterator[Snapshot]:
+    while not stop.wait(every):
+        try:
+            yield ray.get(tally.snapshot.remote(), timeout=every)
+        except (ray.exceptions.RayError, TimeoutError):
+            continue  # a missed line is no reason to end anything
+
+
+def _show_lines(tally: Any, todo: int, out: TextIO, every: float, stop: threading.Event) -> None:
+    started = time.monotonic()
+    for snapshot in _snapshots(tally, every, stop):
+        print(line(snapshot, todo, time.monotonic() - started), file=out, flush=True)
+
+
+def _show_bar(tally: Any, todo: int, out: TextIO, every: float, stop: threading.Event) -> None:
+    from tqdm import tqdm
+
+    with tqdm(total=todo, unit="images", file=out, leave=False, dynamic_ncols=True) as bar:
+        for snapshot in _snapshots(tally, min(every, 0.5), stop):
+            bar.set_postfix_str(f"{snapshot.errors.total()} errors" if snapshot.errors else "")
+            bar.update(snapshot.done - bar.n)

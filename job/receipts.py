@@ -1,0 +1,192 @@
+"""Receipts: what each run on an OUTPUT was, written when it starts and again when it ends."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from typing import Any, Literal
+
+from job.checkpoint import Origin
+from job.errors import OutputConflictError, StoppedError
+from job.progress import Snapshot
+from job.resources import Allotment
+from job.segmentation import ModelCard
+from job.storage import Location
+
+Status = Literal["running", "finished", "failed", "stopped"]
+_PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy")
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One run over one manifest.
+
+    Attributes:
+        run_id: sorts by start time.
+        status: ``running`` until it ends; a run that was killed stays so.
+        input: what was listed.
+        model: name, revision and digest of the model.
+        settings: everything else that decides what the maps are.
+        images: rows of the manifest.
+        done_before: images that had a map or an error when the run started.
+        maps: images that this run gave a map.
+        errors: images that this run could not, by kind.
+        seconds: from start to end.
+        stages: per stage seconds, images, and images per second of one worker.
+        allotment: what each stage asked Ray for.
+        versions: of the packages that decide results.
+        message: how it ended, when not well.
+    """
+
+    run_id: str
+    status: Status
+    input: str
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    started: str = ""
+    ended: str = ""
+    images: int = 0
+    done_before: int = 0
+    maps: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    allotment: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def failed(self) -> int:
+        """Images that this run could not give a map."""
+        return sum(self.errors.values())
+
+    @property
+    def images_per_second(self) -> float:
+        return (self.maps + self.failed) / self.seconds if self.seconds else 0.0
+
+    @property
+    def todo(self) -> int:
+        """Images that were left to do when the run started."""
+        return self.images - self.done_before
+
+    def ending(self, status: Status, **changes: Any) -> "Receipt":
+        """The same receipt as it stands at the end."""
+        return replace(self, status=status, ended=_now(), **changes)
+
+    @contextmanager
+    def kept_in(self, output: Location) -> Iterator["_Keeping"]:
+        """Keep the receipt in storage from now on: as running, and however it ends."""
+        keeping = _Keeping(self, output)
+        self.write(output)
+        try:
+            yield keeping
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | StoppedError)
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            keeping.end("stopped" if stopped else "failed", message=message)
+            raise
+
+    def write(self, output: Location) -> None:
+        """Write to ``OUTPUT/runs/<run id>.json``, over what was there."""
+        record = {**asdict(self), "images_per_second": round(self.images_per_second, 3)}
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        (output / "runs" / f"{self.run_id}.json").write_bytes(text.encode())
+
+
+class _Keeping:
+    """A receipt that is written when its run ends."""
+
+    def __init__(self, receipt: Receipt, output: Location) -> None:
+        self._receipt = receipt
+        self._output = output
+        self._started = time.monotonic()
+
+    def finished(self, allotment: Allotment, total: Snapshot) -> Receipt:
+        """Write down what the run has done."""
+        stages = {
+            stage: {
+                "seconds": round(seconds, 3),
+                "images": total.images[stage],
+                "images_per_second": round(total.images[stage] / seconds, 2) if seconds else 0.0,
+            }
+            for stage, seconds in total.seconds.items()
+        }
+        return self.end(
+            "finished",
+            maps=total.maps,
+            errors=dict(total.errors),
+            stages=stages,
+            allotment=asdict(allotment),
+        )
+
+    def end(self, status: Status, **changes: Any) -> Receipt:
+        """Write down how the run ended."""
+        seconds = round(time.monotonic() - self._started, 3)
+        receipt = self._receipt.ending(status, seconds=seconds, **changes)
+        receipt.write(self._output)
+        return receipt
+
+
+def start(run_id: str, source: str, model: ModelCard, *, images: int, done_before: int) -> Receipt:
+    """The receipt of a run that begins now."""
+    return Receipt(
+        run_id=run_id,
+        status="running",
+        input=source,
+        model=asdict(model.origin),
+        settings=model.settings,
+        images=images,
+        done_before=done_before,
+        started=_now(),
+        versions={name: metadata.version(name) for name in _PACKAGES},
+    )
+
+
+def new_run_id() -> str:
+    """A name for a run that sorts by time: ``20261122T101500-3f9a``."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def read_all(output: Location) -> list[dict[str, Any]]:
+    """Every receipt under an OUTPUT, oldest first."""
+    place = output / "runs"
+    names = [name for name in place.names() if name.endswith(".json")]
+    return [json.loads((place / name).read_bytes()) for name in names]
+
+
+def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) -> None:
+    """Refuse to mix maps that were made in different ways in one OUTPUT.
+
+    Raises:
+        OutputConflictError: naming what differs from the runs before, and the way out.
+    """
+    for earlier in read_all(output)[:1]:
+        before = {**earlier["settings"], "model": earlier["model"]["name"]}
+        now = {**settings, "model": origin.name}
+        differing = [
+            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            for name in sorted({*before, *now} - {"model"})
+            if before.get(name) != now.get(name)
+        ]
+        if earlier["model"]["digest"] != origin.digest:
+            differing.insert(0, _model_difference(earlier["model"], origin))
+        if differing:
+            raise OutputConflictError(
+                f"OUTPUT {output.uri} holds maps made differently: {'; '.join(differing)}. Use the"
+                " same, or another OUTPUT"
+            )
+
+
+def _model_difference(before: dict[str, Any], now: Origin) -> str:
+    if before["name"] != now.name:
+        return f"the model was {before['name']} and is now {now.name}"
+    if before["revision"] != now.revision:
+        return f"the model's revision was {before['revision']} and is now {now.revision}"
+    return f"the files of the model {now.name} have changed since"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

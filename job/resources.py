@@ -1,0 +1,125 @@
+"""Resources: how many workers of what size, from what the cluster has and what the user says."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from job.config import JobConfig
+from job.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster has, or can grow to.
+
+    Attributes:
+        cpus: logical CPUs.
+        gpus: GPUs.
+        nodes: machines that are there now.
+    """
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+    @classmethod
+    def now(cls) -> "Cluster":
+        """Ask Ray. The driver's own machine is never asked: it may be a head without a GPU."""
+        resources = ray.cluster_resources()
+        limits: dict[str, Any] = {}
+        if not resources.get("GPU") or not resources.get("CPU"):
+            # An autoscaling cluster shows only what is up; its limits tell what can come.
+            limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+        return cls(
+            cpus=float(resources.get("CPU") or limits.get("CPU") or 0),
+            gpus=float(resources.get("GPU") or limits.get("GPU") or 0),
+            nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
+        )
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What each stage of a run asks Ray for.
+
+    Attributes:
+        workers: predictors, each with a model of its own.
+        cpus_per_worker: CPUs that each asks for.
+        gpus_per_worker: GPUs, likewise.
+        threads: CPU threads that each predicts with.
+        batch_size: images per call of a predictor.
+        load_cpus: CPUs that a task asks for that fetches, decodes and resizes.
+        encode_cpus: the same for a task that encodes.
+        write_cpus: the same for a task that writes.
+        images_per_task: images that such a task handles.
+        images_per_file: images after which a file is written and committed.
+    """
+
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    threads: int
+    batch_size: int
+    load_cpus: float
+    encode_cpus: float
+    write_cpus: float
+    images_per_task: int
+    images_per_file: int
+
+    def __str__(self) -> str:
+        device = (
+            f"{self.gpus_per_worker:g} GPU" if self.gpus_per_worker else f"{self.threads} threads"
+        )
+        return (
+            f"{self.workers} predictor{'s' if self.workers > 1 else ''} with {device} each,"
+            f" batches of {self.batch_size}, {self.images_per_task} images per task,"
+            f" {self.images_per_file} per file"
+        )
+
+
+def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
+    """Defaults that fit the cluster; what the user has set stays as set.
+
+    Raises:
+        ConfigError: the cluster has not what is asked for.
+    """
+    gpus = config.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if cluster.gpus else 0.0
+    if gpus > cluster.gpus:
+        raise ConfigError(
+            f"--gpus-per-worker {gpus:g}: the cluster has {cluster.gpus:g} GPUs, now or after"
+            " scaling up. Use 0 to predict on CPUs"
+        )
+    if cluster.cpus <= 0:
+        raise ConfigError("the cluster has no CPUs for tasks; add worker nodes, or wait for them")
+    if gpus:
+        workers = config.workers or max(1, int(cluster.gpus / gpus))
+        threads = config.cpus_per_worker or 1
+        cpus = 0.0
+    else:
+        # The model is nearly all of the work on CPUs: one predictor per machine takes all cores
+        # for it, and asks Ray for half so that the short tasks around it fit in beside.
+        per_node = max(1, int(cluster.cpus / max(1, cluster.nodes)))
+        workers = config.workers or max(1, int(cluster.cpus / per_node))
+        threads = config.cpus_per_worker or per_node
+        cpus = max(0.5, min(threads, cluster.cpus / workers) / 2)
+    per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, 512)
+    per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
+    return Allotment(
+        workers=workers,
+        cpus_per_worker=cpus,
+        gpus_per_worker=gpus,
+        threads=threads,
+        batch_size=config.batch_size or (32 if gpus else 8),
+        # Unequal requests keep Ray from fusing neighbouring stages into one task.
+        load_cpus=0.5,
+        encode_cpus=0.25,
+        write_cpus=0.1,
+        images_per_task=per_task,
+        images_per_file=per_file,
+    )
+
+
+def _clamped(value: int, low: int, high: int) -> int:
+    return max(low, min(high, value))

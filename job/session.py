@@ -1,0 +1,89 @@
+"""Session: Ray for as long as a run takes, on whatever cluster is there, else on this machine."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray.data import DataContext
+
+import job
+from job.errors import JobError
+
+
+@contextlib.contextmanager
+def cluster_session() -> Iterator[None]:
+    """Connect to the cluster of ``RAY_ADDRESS`` or of this machine, else start Ray here.
+
+    A Ray that was initialised before is used and left as it is.
+
+    Raises:
+        JobError: a worker raised one: it comes through as itself, without Ray's traceback.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        _connect()
+    try:
+        with _quiet_data(), _plain_errors():
+            yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect() -> None:
+    # Ray's own lines go to its log files; a job's log is for what a person can use.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray Data's own actors trip a check that is logged as an error for each of them (Ray 2.60).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # A submitted job has brought its working directory along; any other brings this package.
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    package = None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}
+    try:
+        ray.init(address="auto", runtime_env=package, **quiet)
+    except ConnectionError:
+        ray.init(address="local", include_dashboard=False, **quiet)
+
+
+@contextlib.contextmanager
+def _quiet_data() -> Iterator[None]:
+    context = DataContext.get_current()
+    before = context.enable_progress_bars, context.print_on_execution_start
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    data_logger = logging.getLogger("ray.data")
+    level = data_logger.level
+    data_logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        data_logger.setLevel(level)
+        context.enable_progress_bars, context.print_on_execution_start = before
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except JobError as error:
+        raise _job_error(error) or error from None
+    except Exception as error:
+        known = _job_error(error)
+        if known is None:
+            raise
+        raise known from None
+
+
+def _job_error(error: BaseException | None) -> JobError | None:
+    """The JobError at the bottom of what Ray wrapped around it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, JobError) and not isinstance(error, ray.exceptions.RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None

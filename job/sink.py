@@ -1,0 +1,231 @@
+"""Sink: rows to maps/ and errors/, each row in exactly one of them, committed in two phases.
+
+Ray Data writes a pending record of a task's ids, then has the sink write the data, then renames
+the record (``ray.data.checkpoint``). What is here is the part in between and the recovery: a record
+that is still pending is a write that never finished, and its data files are removed.
+"""
+
+import contextlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.data import DataContext
+from ray.data.block import Block, BlockAccessor
+from ray.data.checkpoint import CheckpointConfig
+from ray.data.checkpoint.checkpoint_filter import CheckpointManager
+from ray.data.datasource import FilenameProvider
+from ray.data.datasource.file_datasink import _FileDatasink
+
+from job import schema
+from job.errors import OutputConflictError
+from job.lease import is_held
+from job.stopwatch import Stopwatch
+from job.storage import Location
+
+_PENDING = ".pending.parquet"
+_COMMITTED = ".parquet"
+
+
+class MapSink(_FileDatasink):
+    """Writes each task's rows as ``maps/<run>-<task>.parquet`` and ``errors/<run>-<task>.parquet``.
+
+    Args:
+        output: the run's OUTPUT.
+        run_id: the run, which has to hold the lease whenever something is written.
+        rows_per_file: rows to collect before a file is written and committed.
+        tally: the run's :class:`job.progress.Tally` actor.
+    """
+
+    def __init__(self, output: Location, run_id: str, rows_per_file: int, tally: Any) -> None:
+        super().__init__(
+            output.path,
+            filesystem=output.arrow,
+            filename_provider=_RunFilenames(run_id),
+            file_format="parquet",
+        )
+        self._output = output
+        self._run_id = run_id
+        self._rows_per_file = rows_per_file
+        self._tally = tally
+
+    @property
+    def min_rows_per_write(self) -> int:
+        return self._rows_per_file
+
+    def on_write_start(self, schema: pa.Schema | None = None) -> None:
+        """Nothing to make ahead: files bring their folders along."""
+
+    def on_write_complete(self, write_result: Any) -> None:
+        """Nothing to remove, not even when no row was written."""
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> None:
+        """Write one task's rows; its commit record is renamed right after this returns."""
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        tables = [table for table in tables if len(table)]
+        if not tables:
+            return
+        self._check_lease()
+        stopwatch = Stopwatch(self._tally)
+        name = self.filename_provider.get_filename_for_task("", ctx.task_idx)
+        rows = pa.concat_tables(tables)
+        good = pa.compute.equal(rows["error"], "")
+        maps = rows.filter(good).drop_columns(["error"]).cast(schema.MAPS)
+        errors = _error_rows(rows.filter(pa.compute.invert(good)), self._run_id)
+        with stopwatch.stage("write", len(rows)):
+            if len(maps):
+                (self._output / "maps" / name).write_bytes(_parquet(maps))
+            if len(errors):
+                (self._output / "errors" / name).write_bytes(_parquet(errors))
+        try:
+            self._check_lease()
+        except OutputConflictError:
+            # The run that took over counts these images as not done; leave it no second copy.
+            (self._output / "maps" / name).delete()
+            (self._output / "errors" / name).delete()
+            raise
+        stopwatch.report()
+        kinds = Counter(errors["error_type"].to_pylist())
+        self._tally.commit.remote(ctx.task_idx, len(maps), dict(kinds))
+
+    def _check_lease(self) -> None:
+        if not is_held(self._output, self._run_id):
+            raise OutputConflictError(
+                f"run {self._run_id} no longer holds {self._output.uri}: another run took over"
+            )
+
+
+class _RunFilenames(FilenameProvider):
+    """Names a task's files after its run: a retried task overwrites what it wrote before."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(file_format="parquet")
+        self._run_id = run_id
+
+    def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
+        return f"{self._run_id}-{task_index:06d}.parquet"
+
+
+def _error_rows(rows: pa.Table, run_id: str) -> pa.Table:
+    reasons = [json.loads(reason) for reason in rows["error"].to_pylist()]
+    columns = {
+        "id": rows["id"],
+        "uri": rows["uri"],
+        **{
+            name: [reason[name] for reason in reasons]
+            for name in ("stage", "error_type", "message", "retryable")
+        },
+        "run_id": [run_id] * len(rows),
+    }
+    return pa.table(columns, schema=schema.ERRORS)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    # PNGs are deflated already; compressing them again costs time and saves nothing.
+    leaves = pq.ParquetFile(_empty_parquet(table.schema)).schema
+    paths = [leaves.column(index).path for index in range(len(leaves))]
+    compression = {path: "NONE" if path == "map.bytes" else "ZSTD" for path in paths}
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression=compression, write_statistics=True)
+    return buffer.getvalue()
+
+
+def _empty_parquet(of: pa.Schema) -> io.BytesIO:
+    buffer = io.BytesIO()
+    pq.write_table(of.empty_table(), buffer)
+    buffer.seek(0)
+    return buffer
+
+
+# Recovery and resume
+
+
+class Commits:
+    """The commit records under ``OUTPUT/checkpoint/``: which ids are done."""
+
+    def __init__(self, output: Location) -> None:
+        self._output = output
+        self._place = output / "checkpoint"
+
+    def recover(self) -> int:
+        """Remove what unfinished writes have left, and return how many there were.
+
+        A record is deleted before its data, so that a writer that is still alive either has
+        committed by then, and its data stay, or can no longer commit.
+        """
+        unfinished = 0
+        for name in self._place.names():
+            if not name.endswith(_PENDING):
+                continue
+            base = name.removesuffix(_PENDING)
+            (self._place / name).delete()
+            if (self._place / f"{base}{_COMMITTED}").exists():
+                continue
+            unfinished += 1
+            for folder in ("maps", "errors"):
+                (self._output / folder / f"{base}{_COMMITTED}").delete()
+        return unfinished
+
+    def done(self) -> np.ndarray:
+        """The ids that are committed, sorted, int64."""
+        names = [
+            name
+            for name in self._place.names()
+            if name.endswith(_COMMITTED) and not name.endswith(_PENDING)
+        ]
+        with ThreadPoolExecutor(32) as pool:
+            parts = list(pool.map(self._read_ids, names))
+        return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
+
+    def _read_ids(self, name: str) -> np.ndarray:
+        table = pq.read_table(io.BytesIO((self._place / name).read_bytes()), columns=["id"])
+        return table["id"].to_numpy()
+
+
+class _KnownCommits(CheckpointManager):
+    """Gives Ray's checkpoint filter the ids that the driver has already read."""
+
+    def __init__(self, checkpoint_config: "_Config", data_context: DataContext) -> None:
+        super().__init__(checkpoint_config, data_context)
+        self._config = checkpoint_config
+
+    def load_checkpoint(
+        self, data_file_dir: str | None = None, data_file_filesystem: Any = None
+    ) -> tuple[Any, int]:
+        return self._config.done, self._config.done_bytes
+
+
+class _Config(CheckpointConfig):
+    done: "ray.ObjectRef[np.ndarray] | None"
+    done_bytes: int
+
+
+@contextlib.contextmanager
+def committing(output: Location, done: np.ndarray) -> Any:
+    """Within the context, Ray Data drops ids that are done and commits what the sink writes."""
+    config = _Config(
+        id_column="id",
+        checkpoint_path=(output / "checkpoint").path,
+        override_filesystem=output.arrow,
+        delete_checkpoint_on_success=False,
+        checkpoint_manager_cls=_KnownCommits,
+    )
+    config.done = ray.put(done) if len(done) else None
+    config.done_bytes = done.nbytes
+    # The filter only looks ids up; it must not keep CPUs and memory from the real work.
+    config.checkpoint_actor_pool_max_size = 1
+    config.checkpoint_actor_memory_bytes = 64 << 20
+    context = DataContext.get_current()
+    before = context.checkpoint_config
+    context.checkpoint_config = config
+    try:
+        yield
+    finally:
+        context.checkpoint_config = before
