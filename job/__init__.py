@@ -1,1 +1,51 @@
-"""Batch segmentation on Ray Data."""
+"""Batch segmentation on Ray Data: images in storage in, one segmentation map per image out."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from job.batch_predictor import BatchPredictor
+    from job.checkpoint import Checkpoint
+    from job.config import JobConfig
+    from job.errors import JobError
+    from job.pipeline import plan, run
+    from job.predictor import Predictor, PredictorNotSerializableException
+    from job.segmentation import SemanticSegmentationPredictor
+    from job.sequential import predict_sequential
+
+__all__ = [
+    "BatchPredictor",
+    "Checkpoint",
+    "JobConfig",
+    "JobError",
+    "Predictor",
+    "PredictorNotSerializableException",
+    "SemanticSegmentationPredictor",
+    "plan",
+    "predict_sequential",
+    "run",
+]
+
+# Looked up on first use: `import job` loads neither torch nor Ray.
+_MODULES = {
+    "BatchPredictor": "job.batch_predictor",
+    "Checkpoint": "job.checkpoint",
+    "JobConfig": "job.config",
+    "JobError": "job.errors",
+    "Predictor": "job.predictor",
+    "PredictorNotSerializableException": "job.predictor",
+    "SemanticSegmentationPredictor": "job.segmentation",
+    "plan": "job.pipeline",
+    "predict_sequential": "job.sequential",
+    "run": "job.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'job' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *globals()]

@@ -2,12 +2,15 @@
 
 import io
 import posixpath
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
 
 from job import schema
 from job.errors import StorageError
@@ -22,18 +25,67 @@ class Manifest:
     """The frozen list of a run's images.
 
     Attributes:
-        files: the Parquet files it consists of, oldest first.
-        images: rows in all of them.
+        rows: ``id`` and ``uri`` of every image.
         size: bytes of all listed images together.
         new: rows that this listing added.
         other_files: objects under INPUT that are no images by their names.
     """
 
-    files: tuple[Location, ...]
-    images: int
+    rows: pa.Table
     size: int
     new: int
     other_files: int
+
+    @property
+    def images(self) -> int:
+        """Images in the manifest."""
+        return len(self.rows)
+
+    def without(self, done: np.ndarray) -> pa.Table:
+        """The rows whose ids are not among those that are done (sorted int64)."""
+        return self.rows.filter(pc.invert(pc.is_in(self.rows["id"], value_set=pa.array(done))))
+
+
+class ManifestSource(Datasource):
+    """Rows of a manifest as the first step of a Dataset, a few images to each task.
+
+    Ray Data would read the Parquet files in one block, and drop finished ids from it with actors
+    and a repartition that ask for three CPUs by themselves: more than a small machine has.
+
+    Args:
+        rows: ``id`` and ``uri`` of the images to do.
+        images_per_task: rows to each block.
+    """
+
+    def __init__(self, rows: pa.Table, images_per_task: int) -> None:
+        super().__init__()
+        self._rows = rows
+        self._images_per_task = images_per_task
+
+    @property
+    def tasks(self) -> int:
+        """How many blocks there are."""
+        return -(-len(self._rows) // self._images_per_task)
+
+    def estimate_inmemory_data_size(self) -> int:
+        return int(self._rows.nbytes)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        return [
+            _read_task(self._rows.slice(number * self._images_per_task, self._images_per_task))
+            for number in range(self.tasks)
+        ]
+
+
+def _read_task(rows: pa.Table) -> ReadTask:
+    # A slice would travel with the buffers of the whole table.
+    columns, fields = rows.to_pydict(), rows.schema
+    metadata = BlockMetadata(
+        num_rows=len(rows), size_bytes=rows.nbytes, input_files=None, exec_stats=None
+    )
+    return ReadTask(lambda: [pa.table(columns, schema=fields)], metadata, fields)
 
 
 def freeze(
@@ -56,11 +108,14 @@ def freeze(
     listed, other_files = _listed(source, options, frozen.num_rows == 0)
     new = listed.filter(pc.invert(pc.is_in(listed["uri"], value_set=frozen["uri"])))
     first = frozen.num_rows
-    new = new.add_column(0, schema.MANIFEST.field("id"), pa.array(range(first, first + len(new))))
+    new = new.add_column(
+        0, schema.MANIFEST.field("id"), pa.array(range(first, first + len(new)), pa.int64())
+    )
     if write:
-        files += tuple(_write_parts(place, new.cast(schema.MANIFEST)))
+        _write_parts(place, new.cast(schema.MANIFEST))
     size = sum(pc.sum(table["size"]).as_py() or 0 for table in (frozen, new))
-    return Manifest(files, first + len(new), size, len(new), other_files)
+    rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)]).select(["id", "uri"])
+    return Manifest(rows, size, len(new), other_files)
 
 
 def _listed(source: str, options: StorageOptions, needed: bool) -> tuple[pa.Table, int]:
@@ -94,11 +149,10 @@ def _read(files: tuple[Location, ...]) -> pa.Table:
     return pa.concat_tables([schema.MANIFEST.empty_table(), *tables])
 
 
-def _write_parts(place: Location, rows: pa.Table) -> Iterator[Location]:
+def _write_parts(place: Location, rows: pa.Table) -> None:
     for start in range(0, len(rows), _PART_ROWS):
         part = rows.slice(start, _PART_ROWS)
-        file = place / f"part-{part['id'][0].as_py():012d}.parquet"
         buffer = io.BytesIO()
         pq.write_table(part, buffer, compression="zstd")
-        file.write_bytes(buffer.getvalue())
-        yield file
+        first = part["id"][0].as_py()
+        (place / f"part-{first:012d}.parquet").write_bytes(buffer.getvalue())

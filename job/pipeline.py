@@ -12,7 +12,7 @@ from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.labels import palette
 from job.lease import Lease
-from job.manifest import Manifest, freeze
+from job.manifest import Manifest, ManifestSource, freeze
 from job.maps import MapEncoder
 from job.receipts import Receipt
 from job.resources import Allotment, Cluster, allot
@@ -63,7 +63,9 @@ def plan(config: JobConfig) -> Plan:
     done = len(Commits(output).done())
     with cluster_session():
         cluster = Cluster.now()
-        return Plan(images, done, model, cluster, allot(config, cluster, images.images - done))
+        todo = images.images - done
+        allotment = allot(config, cluster, todo)
+        return Plan(images, done, model, cluster, allotment)
 
 
 def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
@@ -99,8 +101,9 @@ def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
             say(f"{allotment}")
             tally = progress.start_tally()
             work = _Work(config, output, checkpoint, model, allotment, run_id, Stopwatch(tally))
-            with progress.watching(tally, receipt.todo, config.progress), committing(output, done):
-                work.maps_of(images).write_datasink(
+            source = ManifestSource(images.without(done), allotment.images_per_task)
+            with progress.watching(tally, receipt.todo, config.progress), committing(output):
+                work.maps_of(source).write_datasink(
                     MapSink(output, run_id, allotment.images_per_file, tally),
                     ray_remote_args={"num_cpus": allotment.write_cpus},
                 )
@@ -119,12 +122,11 @@ class _Work:
     run_id: str
     stopwatch: Stopwatch
 
-    def maps_of(self, images: Manifest) -> Dataset:
-        rows = ray.data.read_parquet(
-            [file.path for file in images.files],
-            filesystem=self.output.arrow,
-            columns=["id", "uri"],
-        ).repartition(target_num_rows_per_block=self.allotment.images_per_task)
+    def maps_of(self, images: ManifestSource) -> Dataset:
+        # The loader's own request, so that Ray runs it in the task that has the rows.
+        rows = ray.data.read_datasource(
+            images, num_cpus=self.allotment.load_cpus, override_num_blocks=images.tasks
+        )
         return self._predict(rows).map_batches(
             self._encoder(),
             batch_format="numpy",

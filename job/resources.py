@@ -83,42 +83,46 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
     Raises:
         ConfigError: the cluster has not what is asked for.
     """
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if cluster.gpus else 0.0
-    if gpus > cluster.gpus:
-        raise ConfigError(
-            f"--gpus-per-worker {gpus:g}: the cluster has {cluster.gpus:g} GPUs, now or after"
-            " scaling up. Use 0 to predict on CPUs"
-        )
     if cluster.cpus <= 0:
         raise ConfigError("the cluster has no CPUs for tasks; add worker nodes, or wait for them")
+    gpus = _gpus_per_worker(config, cluster)
     if gpus:
         workers = config.workers or max(1, int(cluster.gpus / gpus))
-        threads = config.cpus_per_worker or 1
-        cpus = 0.0
+        threads, cpus = config.cpus_per_worker or 1, 0.0
     else:
         # The model is nearly all of the work on CPUs: one predictor per machine takes all cores
         # for it, and asks Ray for half so that the short tasks around it fit in beside.
-        per_node = max(1, int(cluster.cpus / max(1, cluster.nodes)))
-        workers = config.workers or max(1, int(cluster.cpus / per_node))
-        threads = config.cpus_per_worker or per_node
-        cpus = max(0.5, min(threads, cluster.cpus / workers) / 2)
+        workers = config.workers or max(1, cluster.nodes)
+        threads = config.cpus_per_worker or max(1, int(cluster.cpus / workers))
+        cpus = round(cluster.cpus / workers / 2, 2)
     per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, 512)
     per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
+    # Unequal requests keep Ray from fusing neighbouring stages into one task.
+    share = min(1.0, cluster.cpus / 2)
     return Allotment(
         workers=workers,
         cpus_per_worker=cpus,
         gpus_per_worker=gpus,
         threads=threads,
         batch_size=config.batch_size or (32 if gpus else 8),
-        # Unequal requests keep Ray from fusing neighbouring stages into one task.
-        load_cpus=0.5,
-        encode_cpus=0.25,
-        write_cpus=0.1,
+        load_cpus=0.5 * share,
+        encode_cpus=0.25 * share,
+        write_cpus=0.1 * share,
         images_per_task=per_task,
         images_per_file=per_file,
     )
+
+
+def _gpus_per_worker(config: JobConfig, cluster: Cluster) -> float:
+    gpus = config.gpus_per_worker
+    if gpus is None:
+        return 1.0 if cluster.gpus else 0.0
+    if gpus > cluster.gpus:
+        raise ConfigError(
+            f"--gpus-per-worker {gpus:g}: the cluster has {cluster.gpus:g} GPUs, now or after"
+            " scaling up. Use 0 to predict on CPUs"
+        )
+    return gpus
 
 
 def _clamped(value: int, low: int, high: int) -> int:

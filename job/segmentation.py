@@ -210,6 +210,7 @@ class SemanticSegmentationPredictor(Predictor):
         self._model_size = ModelSize.of(image_processor)
         self._levels = _normalised_levels(image_processor) if self._model_size else None
         self._stopwatch = stopwatch or Stopwatch()
+        self._warm_up()
 
     @classmethod
     def from_checkpoint(
@@ -295,7 +296,7 @@ class SemanticSegmentationPredictor(Predictor):
     ) -> list["tuple[np.ndarray, float] | ImageError"]:
         import torch
 
-        from job.kernels import upsample_argmax
+        from job.kernels.upsample_argmax import upsample_argmax
 
         with torch.inference_mode():
             with self._stopwatch.stage("forward", len(pixels)):
@@ -323,6 +324,14 @@ class SemanticSegmentationPredictor(Predictor):
 
     def _logits(self, pixel_values: "torch.Tensor") -> "torch.Tensor":
         return self.model(pixel_values=pixel_values).logits
+
+    def _warm_up(self) -> None:
+        """Compile what is compiled on first use before the first image waits for it."""
+        import torch
+
+        from job.kernels.upsample_argmax import upsample_argmax
+
+        upsample_argmax(torch.zeros(1, 2, 2, 2, device=self.device), [(4, 4)])
 
     def _release_memory(self) -> None:
         if self.device.type == "cuda":

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +44,25 @@ def _connect() -> None:
     # A submitted job has brought its working directory along; any other brings this package.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     package = None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}
+    with _without_stderr():
+        try:
+            ray.init(address="auto", runtime_env=package, **quiet)
+        except ConnectionError:
+            ray.init(address="local", include_dashboard=False, **quiet)
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keep what Ray's C++ side prints while it starts off the terminal; errors are raised."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
-        ray.init(address="auto", runtime_env=package, **quiet)
-    except ConnectionError:
-        ray.init(address="local", include_dashboard=False, **quiet)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -9,14 +9,13 @@ import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 from ray.data import DataContext
 from ray.data.block import Block, BlockAccessor
 from ray.data.checkpoint import CheckpointConfig
@@ -189,42 +188,27 @@ class Commits:
         return table["id"].to_numpy()
 
 
-class _KnownCommits(CheckpointManager):
-    """Gives Ray's checkpoint filter the ids that the driver has already read."""
-
-    def __init__(self, checkpoint_config: "_Config", data_context: DataContext) -> None:
-        super().__init__(checkpoint_config, data_context)
-        self._config = checkpoint_config
+class _AlreadyDropped(CheckpointManager):
+    """Tells Ray that nothing is left to drop: the manifest was read without what is done."""
 
     def load_checkpoint(
         self, data_file_dir: str | None = None, data_file_filesystem: Any = None
-    ) -> tuple[Any, int]:
-        return self._config.done, self._config.done_bytes
-
-
-class _Config(CheckpointConfig):
-    done: "ray.ObjectRef[np.ndarray] | None"
-    done_bytes: int
+    ) -> tuple[None, int]:
+        return None, 0
 
 
 @contextlib.contextmanager
-def committing(output: Location, done: np.ndarray) -> Any:
-    """Within the context, Ray Data drops ids that are done and commits what the sink writes."""
-    config = _Config(
+def committing(output: Location) -> Iterator[None]:
+    """Within the context, Ray Data records the ids of what the sink has written."""
+    context = DataContext.get_current()
+    before = context.checkpoint_config
+    context.checkpoint_config = CheckpointConfig(
         id_column="id",
         checkpoint_path=(output / "checkpoint").path,
         override_filesystem=output.arrow,
         delete_checkpoint_on_success=False,
-        checkpoint_manager_cls=_KnownCommits,
+        checkpoint_manager_cls=_AlreadyDropped,
     )
-    config.done = ray.put(done) if len(done) else None
-    config.done_bytes = done.nbytes
-    # The filter only looks ids up; it must not keep CPUs and memory from the real work.
-    config.checkpoint_actor_pool_max_size = 1
-    config.checkpoint_actor_memory_bytes = 64 << 20
-    context = DataContext.get_current()
-    before = context.checkpoint_config
-    context.checkpoint_config = config
     try:
         yield
     finally:
