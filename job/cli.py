@@ -54,6 +54,30 @@ def _parser() -> _Parser:
     )
     _add_job_options(run)
     run.set_defaults(verb=_run)
+    plan = verbs.add_parser(
+        "plan", help="what a run would do: images, bytes, what is done", allow_abbrev=False
+    )
+    _add_job_options(plan)
+    plan.set_defaults(verb=_plan)
+    evaluate = verbs.add_parser(
+        "evaluate", help="mIoU and per-class IoU against annotations", allow_abbrev=False
+    )
+    evaluate.add_argument("output", metavar="OUTPUT", help="OUTPUT of a run")
+    evaluate.add_argument(
+        "--truth", required=True, metavar="URI", help="folder or prefix of annotation PNGs"
+    )
+    evaluate.add_argument(
+        "--reduce-labels", action="store_true", help="annotations count from 1, 0 is unlabelled"
+    )
+    evaluate.add_argument(
+        "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
+    )
+    evaluate.set_defaults(verb=_evaluate)
+    demo = verbs.add_parser(
+        "demo", help="all of it on generated scenes, offline, in a minute or two"
+    )
+    demo.add_argument("directory", metavar="DIR", nargs="?", default="demo-output")
+    demo.set_defaults(verb=_demo)
     return parser
 
 
@@ -130,3 +154,38 @@ def _run(arguments: argparse.Namespace) -> int:
     receipt = pipeline.run(config, _say)
     print(summary.of_run(receipt, config.output))
     return 0 if summary.is_good(receipt, config.max_error_rate) else 1
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    config = _job_config(arguments)
+    from job import pipeline, summary
+
+    print(summary.of_plan(pipeline.plan(config)))
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from job import evaluation, summary
+    from job.storage import locate
+
+    options = configuration.parse_storage_options(arguments.storage_options)
+    scores = evaluation.evaluate(
+        locate(arguments.output, options),
+        arguments.truth,
+        options,
+        reduce_labels=arguments.reduce_labels,
+    )
+    print(summary.of_scores(scores))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    _stop_on_sigterm()
+    from job import summary
+    from job.demo.showcase import show
+
+    result = show(Path(arguments.directory).absolute(), _say)
+    print(summary.of_run(result.receipt, str(result.picture.parent / "output")))
+    print(summary.of_scores(result.scores))
+    print(f"  picture {result.picture}")
+    return 0 if summary.is_good(result.receipt, 0.0) else 1

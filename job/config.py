@@ -75,6 +75,21 @@ class JobConfig(BaseModel):
     )
 
 
+def parse_storage_options(text: str) -> dict[str, Any]:
+    """The options for fsspec in a JSON object.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        options = _parsed_json(text)
+    except ValueError as error:
+        raise ConfigError(f"--storage-options: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError("--storage-options: expected a JSON object of options for fsspec")
+    return options
+
+
 def load(values: dict[str, Any]) -> JobConfig:
     """Check values and make a config of them.
 

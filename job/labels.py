@@ -50,7 +50,9 @@ def is_ade20k(names: Sequence[str]) -> bool:
 def _generated(count: int) -> np.ndarray:
     # Hues a golden angle apart never come close early on, and the colour of a class does not
     # depend on how many classes follow it.
-    golden, colours, seen = 0.61803398875, [], set[tuple[int, ...]]()
+    golden = 0.61803398875
+    colours: list[tuple[int, ...]] = []
+    seen: set[tuple[int, ...]] = set()
     shades = [(0.65, 0.95), (0.85, 0.7), (0.45, 0.85), (0.9, 0.95), (0.6, 0.55)]
     step = 0
     while len(colours) < count:

@@ -40,7 +40,7 @@ class Lease:
         self._file = output / "lock.json"
         self._beat_seconds = beat_seconds
         self._stop = threading.Event()
-        self._record = {
+        self._record: dict[str, Any] = {
             "run_id": run_id,
             "host": socket.gethostname(),
             "pid": os.getpid(),

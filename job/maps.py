@@ -38,7 +38,7 @@ class MapEncoder:
         self._run_id = run_id
         self._stopwatch = stopwatch or Stopwatch()
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
+    def __call__(self, batch: Any) -> pa.Table:
         """Encode a batch with ``id uri height width map confidence error``."""
         rows = len(batch["id"])
         encoded: list[Any] = [None] * rows

@@ -10,13 +10,15 @@ from job import progress, receipts
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
+from job.image_loader import ImageLoader
 from job.labels import palette
 from job.lease import Lease
 from job.manifest import Manifest, ManifestSource, freeze
 from job.maps import MapEncoder
+from job.model import ModelCard
 from job.receipts import Receipt
 from job.resources import Allotment, Cluster, allot
-from job.segmentation import ImageLoader, ModelCard, SemanticSegmentationPredictor
+from job.segmentation import SemanticSegmentationPredictor
 from job.session import cluster_session
 from job.sink import Commits, MapSink, committing
 from job.stopwatch import Stopwatch

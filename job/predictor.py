@@ -5,7 +5,7 @@ The interface is the one Ray AIR documented for ``ray.train.predictor.Predictor`
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from job.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from ray.data.preprocessor import Preprocessor
 
-Batch = pd.DataFrame | pa.Table | Mapping[str, np.ndarray] | np.ndarray
+Batch: TypeAlias = pd.DataFrame | pa.Table | Mapping[str, np.ndarray] | np.ndarray
 
 # What AIR called the one column of a batch that is a bare array.
 ARRAY_COLUMN = "__value__"
@@ -151,7 +151,7 @@ def _stacked(column: np.ndarray) -> np.ndarray:
     """A column of equally shaped arrays as one array; anything else as it is."""
     if column.dtype != object or not all(isinstance(cell, np.ndarray) for cell in column):
         return column
-    return np.stack(column) if len({cell.shape for cell in column}) == 1 else column
+    return np.stack(list(column)) if len({cell.shape for cell in column}) == 1 else column
 
 
 def _as_type_of(data: Batch, prediction: Any) -> Batch:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from job.checkpoint import Origin
 from job.errors import OutputConflictError, StoppedError
+from job.model import ModelCard
 from job.progress import Snapshot
 from job.resources import Allotment
-from job.segmentation import ModelCard
 from job.storage import Location
 
 Status = Literal["running", "finished", "failed", "stopped"]

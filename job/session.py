@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.data import DataContext
@@ -40,7 +41,7 @@ def _connect() -> None:
     # Ray Data's own actors trip a check that is logged as an error for each of them (Ray 2.60).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     # A submitted job has brought its working directory along; any other brings this package.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     package = None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}

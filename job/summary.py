@@ -1,5 +1,9 @@
 """Summary: a receipt as a few lines a person reads."""
 
+import numpy as np
+
+from job.evaluation import Scores
+from job.pipeline import Plan
 from job.progress import duration
 from job.receipts import Receipt
 
@@ -32,3 +36,35 @@ def is_good(receipt: Receipt, max_error_rate: float) -> bool:
     """Whether a run did what was asked: every image accounted for, few enough of them failed."""
     accounted = receipt.maps + receipt.failed == receipt.todo
     return accounted and (receipt.todo == 0 or receipt.failed / receipt.todo <= max_error_rate)
+
+
+def of_plan(plan: Plan) -> str:
+    """What a run would do."""
+    images, cluster = plan.images, plan.cluster
+    size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
+    lines = [
+        f"{plan.todo:,} images to do: {images.images:,} listed ({size}), {plan.done:,} done",
+        f"  model     {plan.model.origin.name}, {len(plan.model.labels)} classes",
+        f"  cluster   {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs, {cluster.nodes} nodes",
+        f"  resources {plan.allotment}",
+    ]
+    if images.other_files:
+        lines.insert(1, f"  left out  {images.other_files:,} objects without an image's name")
+    return "\n".join(lines)
+
+
+def of_scores(scores: Scores) -> str:
+    """How good maps are: the two figures, then a line for each class."""
+    lines = [
+        f"pixel accuracy {scores.pixel_accuracy:.4f}, mIoU {scores.mean_iou:.4f}"
+        f" over {scores.images:,} images"
+    ]
+    if scores.without_truth:
+        lines.append(f"  {scores.without_truth:,} maps have no annotation")
+    width = max(len(name) for name in scores.names)
+    lines += [
+        f"  {name:<{width}}  {value:.4f}"
+        for name, value in zip(scores.names, scores.iou, strict=True)
+        if np.isfinite(value)
+    ]
+    return "\n".join(lines)

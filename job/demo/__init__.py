@@ -1,0 +1,1 @@
+"""Street scenes painted with exact ground truth, and a small SegFormer trained on them."""

@@ -1,0 +1,178 @@
+"""A Hugging Face segmentation model's files: what they say of it, and the model they make."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from job.checkpoint import Checkpoint, Origin
+from job.errors import ModelError
+from job.labels import label_names
+from job.model_files import PREPROCESSOR
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The one size a model's processor resizes every image to, when it does nothing else."""
+
+    height: int
+    width: int
+    resample: int
+
+    @classmethod
+    def of(cls, image_processor: Any) -> "ModelSize | None":
+        """None when the processor crops, pads or keeps the aspect ratio: then it runs whole."""
+        size = dict(image_processor.size or {})
+        others = (getattr(image_processor, f"do_{step}", None) for step in ("center_crop", "pad"))
+        plain = type(image_processor).__name__.startswith("SegformerImageProcessor")
+        if not plain or any(others) or not image_processor.do_resize:
+            return None
+        if not (size.get("height") and size.get("width")):
+            return None
+        return cls(size["height"], size["width"], int(image_processor.resample))
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """As the processor's Pillow backend does it, to the bit."""
+        return image.resize((self.width, self.height), resample=Image.Resampling(self.resample))
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is to know of a model without loading its weights.
+
+    Attributes:
+        origin: where it came from.
+        labels: class names by class id.
+        size: what images are resized to, when that is all that is done to them.
+        settings: everything beside the model's files that decides what its maps are.
+    """
+
+    origin: Origin
+    labels: tuple[str, ...]
+    size: ModelSize | None
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "ModelCard":
+        """Read it from a checkpoint made by ``Checkpoint.from_model``.
+
+        Raises:
+            ModelError: the checkpoint is not a semantic-segmentation model.
+        """
+        if checkpoint.origin is None:
+            raise ModelError(f"{checkpoint!r} was not made by Checkpoint.from_model")
+        quiet_transformers()
+        with checkpoint.as_directory() as directory:
+            config = check_model_config(checkpoint, directory)
+            image_processor = load_image_processor(directory)
+        return cls(
+            origin=checkpoint.origin,
+            labels=label_names(config.id2label),
+            size=ModelSize.of(image_processor),
+            settings={
+                "precision": "float32",
+                "preprocessing": type(image_processor).__name__,
+            },
+        )
+
+
+def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """The model and the image processor (Pillow backend) of a checkpoint.
+
+    Safetensors only, no code from the checkpoint, and every weight of the model must be in it.
+
+    Raises:
+        ModelError: it is not a complete semantic-segmentation model.
+    """
+    from transformers import AutoModelForSemanticSegmentation
+
+    quiet_transformers()
+    with checkpoint.as_directory() as directory:
+        check_model_config(checkpoint, directory)
+        try:
+            model, loading = AutoModelForSemanticSegmentation.from_pretrained(
+                directory,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{checkpoint!r} cannot be loaded: {_first_line(error)}") from error
+        missing = sorted(loading["missing_keys"])
+        if missing:
+            raise ModelError(
+                f"{checkpoint!r} lacks {len(missing)} weights that semantic segmentation needs,"
+                f" {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
+            )
+        return model, load_image_processor(directory)
+
+
+def quiet_transformers() -> None:
+    """Keep loading bars and advice that a user can do nothing about out of the log."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_image_processor(directory: str) -> Any:
+    """The image processor of a model's directory, as its Pillow backend: the reference.
+
+    Raises:
+        ModelError: its ``preprocessor_config.json`` is missing, or names none that is known.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        settings = json.loads((Path(directory) / PREPROCESSOR).read_text())
+        # Published before transformers 5, and not recognised by it any more.
+        name = str(settings.get("image_processor_type", ""))
+        settings["image_processor_type"] = name.replace("FeatureExtractor", "ImageProcessor")
+        with tempfile.TemporaryDirectory() as renamed:
+            (Path(renamed) / PREPROCESSOR).write_text(json.dumps(settings))
+            return AutoImageProcessor.from_pretrained(
+                renamed if name.endswith("FeatureExtractor") else directory,
+                backend="pil",
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"the image processor cannot be loaded: {_first_line(error)}") from error
+
+
+def check_model_config(checkpoint: Checkpoint, directory: str) -> Any:
+    """Refuse what is not a semantic-segmentation model, from its configuration alone.
+
+    Returns:
+        The model's Hugging Face configuration.
+
+    Raises:
+        ModelError: naming what the checkpoint holds instead.
+    """
+    from transformers import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            directory, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{checkpoint!r}: {_first_line(error)}") from error
+    known = MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING
+    expected: str | None = (
+        getattr(known[type(config)], "__name__", None) if type(config) in known else None
+    )
+    found = (config.architectures or ["a model of unknown class"])[0]
+    if expected is None or found != expected:
+        raise ModelError(
+            f"{checkpoint!r} is not a semantic-segmentation model: it holds {found}. Use one such"
+            " as nvidia/segformer-b0-finetuned-ade-512-512"
+        )
+    return config
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
