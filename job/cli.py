@@ -86,6 +86,14 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     for name, field in JobConfig.model_fields.items():
         if name in ("input", "output"):
             parser.add_argument(name, metavar=name.upper(), help=field.description)
+        elif field.annotation is bool:
+            parser.add_argument(
+                f"--{name.replace('_', '-')}",
+                dest=name,
+                action="store_true",
+                default=argparse.SUPPRESS,
+                help=field.description,
+            )
         else:
             parser.add_argument(
                 f"--{name.replace('_', '-')}",

@@ -40,6 +40,16 @@ class JobConfig(BaseModel):
         default_factory=dict,
         description="JSON object of options for fsspec, for INPUT, OUTPUT and a model's URI",
     )
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        "float32",
+        description="of matrix products; auto measures whether half precision pays here, and says",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the model on each worker; auto for runs that it pays off in"
+    )
+    reference: bool = Field(
+        False, description="the stock model and post-processing, for maps equal in every bit"
+    )
     max_error_rate: float = Field(
         0.01, ge=0, le=1, description="share of images that may fail before the exit code says so"
     )

@@ -47,13 +47,13 @@ class ModelCard:
         origin: where it came from.
         labels: class names by class id.
         size: what images are resized to, when that is all that is done to them.
-        settings: everything beside the model's files that decides what its maps are.
+        preprocessing: which image processor prepares images.
     """
 
     origin: Origin
     labels: tuple[str, ...]
     size: ModelSize | None
-    settings: dict[str, Any]
+    preprocessing: str
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "ModelCard":
@@ -72,10 +72,7 @@ class ModelCard:
             origin=checkpoint.origin,
             labels=label_names(config.id2label),
             size=ModelSize.of(image_processor),
-            settings={
-                "precision": "float32",
-                "preprocessing": type(image_processor).__name__,
-            },
+            preprocessing=type(image_processor).__name__,
         )
 
 

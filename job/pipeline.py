@@ -23,6 +23,7 @@ from job.session import cluster_session
 from job.sink import Commits, MapSink, committing
 from job.stopwatch import Stopwatch
 from job.storage import Location, locate, refuse_overlap
+from job.tuning import choose_precision, worth_compiling
 
 Say = Callable[[str], None]
 
@@ -60,7 +61,7 @@ def plan(config: JobConfig) -> Plan:
     output = _open_output(config)
     checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
     model = ModelCard.of(checkpoint)
-    receipts.check_same_maps(output, model.origin, model.settings)
+    receipts.check_same_maps(output, model.origin, receipts.settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, write=False)
     done = len(Commits(output).done())
     with cluster_session():
@@ -88,28 +89,35 @@ def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
     model = ModelCard.of(checkpoint)
     run_id = receipts.new_run_id()
     with Lease(output, run_id):
-        receipts.check_same_maps(output, model.origin, model.settings)
+        settings = receipts.settings_of(config, model)
+        settings = receipts.check_same_maps(output, model.origin, settings)
         images = freeze(config.input, output, config.storage_options)
         Commits(output).recover()
         done = Commits(output).done()
-        receipt = receipts.start(
-            run_id, config.input, model, images=images.images, done_before=len(done)
-        )
-        if receipt.todo == 0:
-            return receipt.ending("finished")
-        say(f"{receipt.todo:,} of {images.images:,} images to do, with {checkpoint!r}")
-        with receipt.kept_in(output) as keeping, cluster_session():
-            allotment = allot(config, Cluster.now(), receipt.todo)
+        todo = images.without(done)
+        counts = {"images": images.images, "done_before": len(done)}
+        if not len(todo):
+            return receipts.start(run_id, config.input, model, settings, **counts).ending(
+                "finished"
+            )
+        say(f"{len(todo):,} of {images.images:,} images to do, with {checkpoint!r}")
+        with cluster_session():
+            allotment = allot(config, Cluster.now(), len(todo))
             say(f"{allotment}")
-            tally = progress.start_tally()
-            work = _Work(config, output, checkpoint, model, allotment, run_id, Stopwatch(tally))
-            source = ManifestSource(images.without(done), allotment.images_per_task)
-            with progress.watching(tally, receipt.todo, config.progress), committing(output):
-                work.maps_of(source).write_datasink(
-                    MapSink(output, run_id, allotment.images_per_file, tally),
-                    ray_remote_args={"num_cpus": allotment.write_cpus},
-                )
-            return keeping.finished(allotment, ray.get(tally.snapshot.remote()))
+            if settings["precision"] == "auto":
+                settings["precision"], reason = choose_precision(checkpoint, allotment)
+                say(reason)
+            receipt = receipts.start(run_id, config.input, model, settings, **counts)
+            with receipt.kept_in(output) as keeping:
+                tally = progress.start_tally()
+                source = ManifestSource(todo, allotment.images_per_task)
+                work = _Work(config, checkpoint, model, allotment, receipt, Stopwatch(tally))
+                with progress.watching(tally, len(todo), config.progress), committing(output):
+                    work.maps_of(source).write_datasink(
+                        MapSink(output, run_id, allotment.images_per_file, tally),
+                        ray_remote_args={"num_cpus": allotment.write_cpus},
+                    )
+                return keeping.finished(allotment, ray.get(tally.snapshot.remote()))
 
 
 @dataclass(frozen=True)
@@ -117,11 +125,10 @@ class _Work:
     """The steps between reading the manifest and writing rows, as a lazy Dataset."""
 
     config: JobConfig
-    output: Location
     checkpoint: Checkpoint
     model: ModelCard
     allotment: Allotment
-    run_id: str
+    receipt: Receipt
     stopwatch: Stopwatch
 
     def maps_of(self, images: ManifestSource) -> Dataset:
@@ -142,6 +149,10 @@ class _Work:
             self.checkpoint,
             SemanticSegmentationPredictor,
             threads=self.allotment.threads,
+            precision=self.receipt.precision,
+            compiled=self._compiled(),
+            reference=self.config.reference,
+            images_at_once=self.allotment.images_at_once,
             stopwatch=self.stopwatch,
         )
         return predictor.predict(
@@ -155,6 +166,11 @@ class _Work:
             num_gpus_per_worker=self.allotment.gpus_per_worker,
             separate_gpu_stage=True,
         )
+
+    def _compiled(self) -> bool:
+        if self.config.compile == "auto":
+            return worth_compiling(self.receipt.todo, self.allotment)
+        return self.config.compile == "on"
 
     def _loader(self) -> ImageLoader:
         return ImageLoader(
@@ -171,7 +187,7 @@ class _Work:
             self.model.labels,
             palette(self.model.labels),
             model=self.model.origin.name,
-            run_id=self.run_id,
+            run_id=self.receipt.run_id,
             stopwatch=self.stopwatch,
         )
 

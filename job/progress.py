@@ -24,12 +24,14 @@ class Snapshot:
         errors: images that did not, by kind.
         seconds: time spent in each stage, added over all workers.
         images: images that went through each stage.
+        notes: what workers had to say, each once.
     """
 
     maps: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -44,6 +46,11 @@ class Tally:
         self._committed: dict[int, tuple[int, dict[str, int]]] = {}
         self._seconds: Counter[str] = Counter()
         self._images: Counter[str] = Counter()
+        self._notes: dict[str, None] = {}
+
+    def note(self, text: str) -> None:
+        """Keep what a worker has to say."""
+        self._notes[text] = None
 
     def add(self, seconds: dict[str, float], images: dict[str, int]) -> None:
         """Count time and images to stages."""
@@ -56,7 +63,7 @@ class Tally:
 
     def snapshot(self) -> Snapshot:
         """Everything reported so far."""
-        total = Snapshot(seconds=self._seconds, images=self._images)
+        total = Snapshot(seconds=self._seconds, images=self._images, notes=list(self._notes))
         for maps, errors in self._committed.values():
             total.maps += maps
             total.errors.update(errors)
@@ -137,7 +144,11 @@ def _snapshots(tally: Any, every: float, stop: threading.Event) -> Iterator[Snap
 
 def _show_lines(tally: Any, todo: int, out: TextIO, every: float, stop: threading.Event) -> None:
     started = time.monotonic()
+    told = 0
     for snapshot in _snapshots(tally, every, stop):
+        for note in snapshot.notes[told:]:
+            print(note, file=out, flush=True)
+        told = len(snapshot.notes)
         print(line(snapshot, todo, time.monotonic() - started), file=out, flush=True)
 
 
@@ -145,6 +156,10 @@ def _show_bar(tally: Any, todo: int, out: TextIO, every: float, stop: threading.
     from tqdm import tqdm
 
     with tqdm(total=todo, unit="images", file=out, leave=False, dynamic_ncols=True) as bar:
+        told = 0
         for snapshot in _snapshots(tally, min(every, 0.5), stop):
+            for note in snapshot.notes[told:]:
+                bar.write(note, file=out)
+            told = len(snapshot.notes)
             bar.set_postfix_str(f"{snapshot.errors.total()} errors" if snapshot.errors else "")
             bar.update(snapshot.done - bar.n)

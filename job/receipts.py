@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from job.checkpoint import Origin
+from job.config import JobConfig
 from job.errors import OutputConflictError, StoppedError
 from job.model import ModelCard
 from job.progress import Snapshot
 from job.resources import Allotment
 from job.storage import Location
+
+if TYPE_CHECKING:
+    from job.forward import Precision
 
 Status = Literal["running", "finished", "failed", "stopped"]
 _PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy")
@@ -38,7 +42,7 @@ class Receipt:
         stages: per stage seconds, images, and images per second of one worker.
         allotment: what each stage asked Ray for.
         versions: of the packages that decide results.
-        message: how it ended, when not well.
+        message: how it ended, when not well, or what workers had to say.
     """
 
     run_id: str
@@ -57,6 +61,11 @@ class Receipt:
     allotment: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     message: str = ""
+
+    @property
+    def precision(self) -> "Precision":
+        """What matrix products are computed in."""
+        return cast("Precision", str(self.settings["precision"]).split()[0])
 
     @property
     def failed(self) -> int:
@@ -106,6 +115,7 @@ class _Keeping:
 
     def finished(self, allotment: Allotment, total: Snapshot) -> Receipt:
         """Write down what the run has done."""
+        notes = "; ".join(total.notes)
         stages = {
             stage: {
                 "seconds": round(seconds, 3),
@@ -120,6 +130,7 @@ class _Keeping:
             errors=dict(total.errors),
             stages=stages,
             allotment=asdict(allotment),
+            message=notes,
         )
 
     def end(self, status: Status, **changes: Any) -> Receipt:
@@ -130,14 +141,22 @@ class _Keeping:
         return receipt
 
 
-def start(run_id: str, source: str, model: ModelCard, *, images: int, done_before: int) -> Receipt:
+def start(
+    run_id: str,
+    source: str,
+    model: ModelCard,
+    settings: dict[str, Any],
+    *,
+    images: int,
+    done_before: int,
+) -> Receipt:
     """The receipt of a run that begins now."""
     return Receipt(
         run_id=run_id,
         status="running",
         input=source,
         model=asdict(model.origin),
-        settings=model.settings,
+        settings=settings,
         images=images,
         done_before=done_before,
         started=_now(),
@@ -157,19 +176,30 @@ def read_all(output: Location) -> list[dict[str, Any]]:
     return [json.loads((place / name).read_bytes()) for name in names]
 
 
-def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) -> None:
+def settings_of(config: JobConfig, model: ModelCard) -> dict[str, Any]:
+    """Everything beside the model's files that decides what the maps are."""
+    precision = "float32 (reference)" if config.reference else config.precision
+    return {"precision": precision, "preprocessing": model.preprocessing}
+
+
+def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) -> dict[str, Any]:
     """Refuse to mix maps that were made in different ways in one OUTPUT.
+
+    Returns:
+        The settings, with what was ``auto`` as earlier runs have settled it.
 
     Raises:
         OutputConflictError: naming what differs from the runs before, and the way out.
     """
     for earlier in read_all(output)[:1]:
-        before = {**earlier["settings"], "model": earlier["model"]["name"]}
-        now = {**settings, "model": origin.name}
+        before = earlier["settings"]
+        settings = {
+            name: before.get(name) if value == "auto" else value for name, value in settings.items()
+        }
         differing = [
-            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-            for name in sorted({*before, *now} - {"model"})
-            if before.get(name) != now.get(name)
+            f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"
+            for name in sorted({*before, *settings})
+            if before.get(name) != settings.get(name)
         ]
         if earlier["model"]["digest"] != origin.digest:
             differing.insert(0, _model_difference(earlier["model"], origin))
@@ -178,6 +208,7 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
                 f"OUTPUT {output.uri} holds maps made differently: {'; '.join(differing)}. Use the"
                 " same, or another OUTPUT"
             )
+    return settings
 
 
 def _model_difference(before: dict[str, Any], now: Origin) -> str:

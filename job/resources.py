@@ -48,6 +48,7 @@ class Allotment:
         gpus_per_worker: GPUs, likewise.
         threads: CPU threads that each predicts with.
         batch_size: images per call of a predictor.
+        images_at_once: images in one forward pass of its model.
         load_cpus: CPUs that a task asks for that fetches, decodes and resizes.
         encode_cpus: the same for a task that encodes.
         write_cpus: the same for a task that writes.
@@ -60,6 +61,7 @@ class Allotment:
     gpus_per_worker: float
     threads: int
     batch_size: int
+    images_at_once: int
     load_cpus: float
     encode_cpus: float
     write_cpus: float
@@ -97,6 +99,7 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         cpus = round(cluster.cpus / workers / 2, 2)
     per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, 512)
     per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
+    batch_size = config.batch_size or (32 if gpus else 8)
     # Unequal requests keep Ray from fusing neighbouring stages into one task.
     share = min(1.0, cluster.cpus / 2)
     return Allotment(
@@ -104,7 +107,9 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         cpus_per_worker=cpus,
         gpus_per_worker=gpus,
         threads=threads,
-        batch_size=config.batch_size or (32 if gpus else 8),
+        batch_size=batch_size,
+        # A core is busy with one image; more only spill its caches.
+        images_at_once=batch_size if gpus else 1,
         load_cpus=0.5 * share,
         encode_cpus=0.25 * share,
         write_cpus=0.1 * share,

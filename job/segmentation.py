@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from job.checkpoint import Checkpoint
 from job.errors import ImageError, ModelError
@@ -16,6 +15,8 @@ from job.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import torch
+
+    from job.forward import Forward, Precision
 
 # What stands in for the pixels of an image that could not be loaded.
 _NO_MAP = np.zeros((1, 1), np.uint8)
@@ -31,31 +32,51 @@ class SemanticSegmentationPredictor(Predictor):
     Args:
         model: the model, in evaluation mode, on the device to predict on.
         image_processor: the Hugging Face image processor that goes with it (Pillow backend).
+        forward: how to run the model; by default folded, in float32.
+        reference: the stock model and post-processing instead of the fast ones.
+        images_at_once: images in one forward pass.
         stopwatch: where the seconds spent are reported.
     """
 
     def __init__(
-        self, model: Any, image_processor: Any, *, stopwatch: Stopwatch | None = None
+        self,
+        model: Any,
+        image_processor: Any,
+        *,
+        forward: "Forward | None" = None,
+        reference: bool = False,
+        images_at_once: int = 1,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
+        import torch
+
+        from job.forward import fast, stock
+        from job.kernels.upsample_argmax import upsample_argmax, upsample_argmax_reference
+        from job.normalise import Normaliser
+
         super().__init__()
-        self.model = model
-        self.image_processor = image_processor
         self.labels = label_names(model.config.id2label)
         self.device = model.device
-        self._model_size = ModelSize.of(image_processor)
-        self._levels = _normalised_levels(image_processor) if self._model_size else None
+        self._normaliser = Normaliser(image_processor, model.device)
+        self._forward = forward or (stock(model) if reference else fast(model))
+        self._upsample = upsample_argmax_reference if reference else upsample_argmax
+        self._images_at_once = images_at_once if self._normaliser.size else 1
         self._stopwatch = stopwatch or Stopwatch()
-        self._warm_up()
+        # Compile what is compiled on first use before the first image waits for it.
+        self._upsample(torch.zeros(1, 2, 2, 2, device=self.device), [(4, 4)])
 
     @classmethod
-    def from_checkpoint(
+    def from_checkpoint(  # type: ignore[override]
         cls,
         checkpoint: Checkpoint,
         *,
         use_gpu: bool = False,
         threads: int | None = None,
+        precision: "Precision" = "float32",
+        compiled: bool = False,
+        reference: bool = False,
+        images_at_once: int = 1,
         stopwatch: Stopwatch | None = None,
-        **kwargs: Any,
     ) -> "SemanticSegmentationPredictor":
         """Build the model here, once.
 
@@ -63,11 +84,18 @@ class SemanticSegmentationPredictor(Predictor):
             checkpoint: a model's files, or a dict with ``model`` and ``image_processor``.
             use_gpu: predict on CUDA.
             threads: CPU threads for the model; None leaves torch's own choice.
+            precision: what matrix products are computed in.
+            compiled: compile the model here, for images of its size.
+            reference: the stock model and post-processing, whatever else is asked for.
+            images_at_once: images in one forward pass.
+            stopwatch: where the seconds spent are reported.
 
         Raises:
             ModelError: the checkpoint is not a semantic-segmentation model, or there is no GPU.
         """
         import torch
+
+        from job.forward import fast
 
         if threads is not None:
             torch.set_num_threads(threads)
@@ -78,7 +106,22 @@ class SemanticSegmentationPredictor(Predictor):
             )
         model, image_processor = load_model(checkpoint)
         model = model.to("cuda" if use_gpu else "cpu").eval()
-        return cls(model, image_processor, stopwatch=stopwatch, **kwargs)
+        forward = None
+        if not reference:
+            size = ModelSize.of(image_processor) if compiled else None
+            shape = (images_at_once, 3, size.height, size.width) if size else None
+            forward = fast(model, precision, compiled_for=shape)
+        stopwatch = stopwatch or Stopwatch()
+        for note in forward.notes if forward else ():
+            stopwatch.note(note)
+        return cls(
+            model,
+            image_processor,
+            forward=forward,
+            reference=reference,
+            images_at_once=images_at_once,
+            stopwatch=stopwatch,
+        )
 
     def _predict_numpy(self, data: Any, **kwargs: Any) -> dict[str, np.ndarray]:
         pixels = list(data["image"])
@@ -122,6 +165,7 @@ class SemanticSegmentationPredictor(Predictor):
                 return [ImageError("not_predictable", f"the model refuses it ({error})")]
         self._release_memory()
         half = len(pixels) // 2
+        self._stopwatch.note(f"a batch of {len(pixels)} images did not fit or failed: halved")
         return self._predict_or_fail(pixels[:half], sizes[:half]) + self._predict_or_fail(
             pixels[half:], sizes[half:]
         )
@@ -131,60 +175,36 @@ class SemanticSegmentationPredictor(Predictor):
     ) -> list["tuple[np.ndarray, float] | ImageError"]:
         import torch
 
-        from job.kernels.upsample_argmax import upsample_argmax
-
+        predictions: list[tuple[np.ndarray, float] | ImageError] = []
         with torch.inference_mode():
-            with self._stopwatch.stage("forward", len(pixels)):
-                logits = [self._logits(self._pixel_values(image)) for image in pixels]
-            with self._stopwatch.stage("upsample", len(pixels)):
-                predictions: list[tuple[np.ndarray, float] | ImageError] = []
-                for scores, size in zip(logits, sizes, strict=True):
-                    maps, confidences = upsample_argmax(scores, [size])
-                    predictions.append((maps[0], float(confidences[0])))
-                return predictions
+            for start in range(0, len(pixels), self._images_at_once):
+                part = slice(start, start + self._images_at_once)
+                logits = self._logits(pixels[part])
+                with self._stopwatch.stage("upsample", len(logits)):
+                    maps, confidences = self._upsample(logits, sizes[part])
+                predictions += zip(maps, confidences.tolist(), strict=True)
+        return predictions
 
-    def _pixel_values(self, image: np.ndarray) -> "torch.Tensor":
-        """What the model takes for one image: (1, 3, height, width) float32 on the device."""
+    def _logits(self, images: Sequence[np.ndarray]) -> "torch.Tensor":
+        """Class scores of some images, (B, classes, h, w) on the device."""
         import torch
 
-        if self._model_size is None or self._levels is None:
-            values = self.image_processor(images=[image], return_tensors="pt").pixel_values
-            return values.to(self.device)
-        if image.shape[:2] != (self._model_size.height, self._model_size.width):
-            image = np.asarray(self._model_size.resize(Image.fromarray(image)))
-        values = np.empty((1, 3, *image.shape[:2]), np.float32)
-        for channel in range(3):
-            np.take(self._levels[channel], image[:, :, channel], out=values[0, channel])
-        return torch.from_numpy(values).to(self.device)
-
-    def _logits(self, pixel_values: "torch.Tensor") -> "torch.Tensor":
-        return self.model(pixel_values=pixel_values).logits
-
-    def _warm_up(self) -> None:
-        """Compile what is compiled on first use before the first image waits for it."""
-        import torch
-
-        from job.kernels.upsample_argmax import upsample_argmax
-
-        upsample_argmax(torch.zeros(1, 2, 2, 2, device=self.device), [(4, 4)])
+        with self._stopwatch.stage("normalise", len(images)):
+            values = self._normaliser(images)
+        with self._stopwatch.stage("forward", len(images)):
+            missing = self._images_at_once - len(images)
+            if missing and self._forward.fixed_batch:
+                values = torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
+            logits = self._forward.scores(values)[: len(images)]
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return logits
 
     def _release_memory(self) -> None:
         if self.device.type == "cuda":
             import torch
 
             torch.cuda.empty_cache()
-
-
-def _normalised_levels(image_processor: Any) -> np.ndarray:
-    """What the processor's rescale and normalise make of each byte, (3, 256) float32.
-
-    Asking the processor itself makes a table lookup equal to it in every bit.
-    """
-    levels = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    values = image_processor(
-        images=[Image.fromarray(levels)], do_resize=False, return_tensors="np"
-    ).pixel_values
-    return np.ascontiguousarray(values[0, :, 0, :], np.float32)
 
 
 def _sizes(data: Any, pixels: Sequence[np.ndarray]) -> list[tuple[int, int]]:

@@ -47,8 +47,8 @@ def _connect() -> None:
     package = None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}
     with _without_stderr():
         try:
-            ray.init(address="auto", runtime_env=package, **quiet)
-        except ConnectionError:
+            ray.init(include_dashboard=False, runtime_env=package, **quiet)
+        except ConnectionError:  # what `ray start` has left behind is no longer there
             ray.init(address="local", include_dashboard=False, **quiet)
 
 

@@ -41,6 +41,11 @@ class Stopwatch:
             images, self.images = self.images, {}
         self._tally.add.remote(seconds, images)
 
+    def note(self, text: str) -> None:
+        """Tell the person who watches the run something, once however many workers say it."""
+        if self._tally is not None:
+            self._tally.note.remote(text)
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_tally": self._tally}
 

@@ -13,7 +13,7 @@ from PIL import Image
 from job import predict_sequential
 from job.checkpoint import Checkpoint
 from job.images import decode
-from job.segmentation import load_model
+from job.model import load_model
 
 
 def rows(output: object, folder: str) -> list[dict[str, Any]]:

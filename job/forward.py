@@ -1,0 +1,88 @@
+"""Forward: a model as a function from normalised pixels to class scores, as fast as it goes."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from job.kernels.folded_head import CannotFoldError, fold
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """How a model is run.
+
+    Attributes:
+        scores: (B, 3, height, width) float32 pixels to (B, classes, h, w) logits.
+        precision: what matrix products are computed in.
+        notes: what a person should know of choices that could not be kept.
+        fixed_batch: whether every batch has to have the same number of images.
+    """
+
+    scores: Callable[[torch.Tensor], torch.Tensor]
+    precision: Precision
+    notes: tuple[str, ...] = ()
+    fixed_batch: bool = False
+
+
+def stock(model: Any) -> Forward:
+    """The model as transformers runs it, in float32: the reference."""
+    return Forward(lambda pixels: model(pixel_values=pixels).logits, "float32")
+
+
+def fast(
+    model: Any,
+    precision: Precision = "float32",
+    *,
+    compiled_for: tuple[int, int, int, int] | None = None,
+) -> Forward:
+    """The model with its decode head folded, in a precision, and compiled if asked for.
+
+    Each of the three falls back to the plain way, with a note, where it does not work.
+
+    Args:
+        model: a Hugging Face semantic-segmentation model in evaluation mode.
+        precision: bfloat16 and float16 run under autocast: weights and sums stay float32.
+        compiled_for: the one shape (B, 3, height, width) of pixels to compile for, or None.
+    """
+    notes: list[str] = []
+    device = next(model.parameters()).device
+    try:
+        network: Callable[[torch.Tensor], torch.Tensor] = fold(model)
+    except CannotFoldError as reason:
+        notes.append(f"the model runs unfolded: {reason}")
+        network = stock(model).scores
+    dtype = getattr(torch, precision)
+
+    def scores(pixels: torch.Tensor) -> torch.Tensor:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype, enabled=precision != "float32"):
+            return network(pixels)
+
+    if compiled_for is not None:
+        compiled, note = _compiled(scores, compiled_for, device)
+        if note:
+            notes.append(note)
+        return Forward(compiled, precision, tuple(notes), fixed_batch=not note)
+    return Forward(scores, precision, tuple(notes))
+
+
+def _compiled(
+    scores: Callable[[torch.Tensor], torch.Tensor],
+    shape: tuple[int, int, int, int],
+    device: torch.device,
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], str]:
+    """Compile and run once; the plain function and the reason where that does not work."""
+    if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return scores, "not compiled: there is no C++ compiler on this worker"
+    compiled = torch.compile(scores, dynamic=False)
+    try:
+        with torch.inference_mode():
+            compiled(torch.zeros(shape, device=device))
+    except Exception as error:  # whatever the compiler's back ends raise, the plain way works
+        return scores, f"not compiled: {str(error).strip().splitlines()[0][:200]}"
+    return compiled, ""

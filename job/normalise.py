@@ -1,0 +1,73 @@
+"""Normalise: uint8 images to what a model takes, equal to its image processor in every bit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from job.model import ModelSize
+
+
+class Normaliser:
+    """Rescales and normalises on the predictor's device, so that only bytes travel to it.
+
+    A processor that does no more than resize, rescale and normalise is a table of 256 values per
+    channel; any other is run as it is, one image at a time.
+
+    Args:
+        image_processor: the Hugging Face image processor (Pillow backend).
+        device: where the model is.
+    """
+
+    def __init__(self, image_processor: Any, device: torch.device) -> None:
+        self.size = ModelSize.of(image_processor)
+        self._image_processor = image_processor
+        self._device = device
+        self._levels = levels(image_processor) if self.size else np.empty((3, 0), np.float32)
+        self._levels_there = torch.from_numpy(self._levels).to(device)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Pixels of a batch, (B, 3, height, width) float32 on the device.
+
+        Args:
+            images: (height, width, 3) uint8 RGB; more than one only when :attr:`size` is known.
+        """
+        if self.size is None:
+            values = self._image_processor(images=list(images), return_tensors="pt").pixel_values
+            return values.to(self._device)
+        resized = np.stack([self._resized(image) for image in images])
+        if self._device.type == "cpu":
+            return torch.from_numpy(look_up(self._levels, resized))
+        there = torch.from_numpy(resized).pin_memory().to(self._device, non_blocking=True)
+        return gather(self._levels_there, there)
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        assert self.size is not None
+        if image.shape[:2] == (self.size.height, self.size.width):
+            return image
+        return np.asarray(self.size.resize(Image.fromarray(image)))
+
+
+def levels(image_processor: Any) -> np.ndarray:
+    """What the processor's rescale and normalise make of each byte, (3, 256) float32."""
+    bytes_ = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    values = image_processor(
+        images=[Image.fromarray(bytes_)], do_resize=False, return_tensors="np"
+    ).pixel_values
+    return np.ascontiguousarray(values[0, :, 0, :], np.float32)
+
+
+def look_up(table: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The table's values of (B, height, width, 3) bytes, (B, 3, height, width) float32."""
+    values = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+    for image, out in zip(images, values, strict=True):
+        for channel in range(3):
+            np.take(table[channel], image[:, :, channel], out=out[channel])
+    return values
+
+
+def gather(table: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """The same as :func:`look_up`, on the device the tensors are on."""
+    return torch.stack([table[channel][images[..., channel].int()] for channel in range(3)], 1)

@@ -1,0 +1,79 @@
+"""Tuning: choose precision by measurement, where predictors run, before they start."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+
+from job.checkpoint import Checkpoint
+from job.resources import Allotment
+
+if TYPE_CHECKING:
+    from job.forward import Precision
+
+# Half precision moves some pixels: it has to pay for that.
+WORTH = 1.15
+# Images per predictor after which compiling has paid for itself: 35-55 s once, against 50 ms an
+# image on two cores; on a GPU the same seconds against fractions of a millisecond.
+COMPILE_FROM = {"cpu": 2_000, "cuda": 50_000}
+
+
+def worth_compiling(todo: int, allotment: Allotment) -> bool:
+    """Whether compiling pays for itself over what each predictor has to do."""
+    device = "cuda" if allotment.gpus_per_worker else "cpu"
+    return todo / allotment.workers >= COMPILE_FROM[device]
+
+
+def choose_precision(checkpoint: Checkpoint, allotment: Allotment) -> "tuple[Precision, str]":
+    """Run the model both ways on a worker like those to come.
+
+    Returns:
+        The precision to use, and one line that says why.
+    """
+    task = ray.remote(_seconds_by_precision).options(
+        num_cpus=allotment.cpus_per_worker, num_gpus=allotment.gpus_per_worker
+    )
+    seconds = ray.get(task.remote(checkpoint, bool(allotment.gpus_per_worker), allotment.threads))
+    half = min((name for name in seconds if name != "float32"), key=lambda name: seconds[name])
+    gain = seconds["float32"] / seconds[half]
+    if gain >= WORTH:
+        return half, f"precision {half}: {gain:.1f} times as fast as float32 here"
+    return "float32", f"precision float32: {half} is no more than {gain:.1f} times as fast here"
+
+
+def _seconds_by_precision(
+    checkpoint: Checkpoint, use_gpu: bool, threads: int
+) -> "dict[Precision, float]":
+    """Seconds per image of a forward pass in each precision, the median of five."""
+    import torch
+
+    from job.forward import fast
+    from job.model import ModelSize, load_model
+
+    torch.set_num_threads(threads)
+    model, image_processor = load_model(checkpoint)
+    model = model.to("cuda" if use_gpu else "cpu").eval()
+    size = ModelSize.of(image_processor)
+    shape = (32 if use_gpu else 1, 3, *((size.height, size.width) if size else (512, 512)))
+    pixels = torch.randn(shape, device=model.device)
+    halves: tuple[Precision, ...] = ("bfloat16", "float16") if use_gpu else ("bfloat16",)
+    seconds: dict[Precision, float] = {}
+    for precision in ("float32", *halves):
+        scores = fast(model, precision).scores
+        seconds[precision] = _median_seconds(scores, pixels) / len(pixels)
+    return seconds
+
+
+def _median_seconds(scores: Any, pixels: Any) -> float:
+    import torch
+
+    samples = []
+    with torch.inference_mode():
+        for _ in range(6):
+            started = time.perf_counter()
+            scores(pixels)
+            if pixels.is_cuda:
+                torch.cuda.synchronize()
+            samples.append(time.perf_counter() - started)
+    return float(np.median(samples[1:]))
