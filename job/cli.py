@@ -73,12 +73,41 @@ def _parser() -> _Parser:
         "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
     )
     evaluate.set_defaults(verb=_evaluate)
+    _add_compare(verbs)
     demo = verbs.add_parser(
         "demo", help="all of it on generated scenes, offline, in a minute or two"
     )
     demo.add_argument("directory", metavar="DIR", nargs="?", default="demo-output")
     demo.set_defaults(verb=_demo)
     return parser
+
+
+def _add_compare(verbs: Any) -> None:
+    compare = verbs.add_parser(
+        "compare",
+        help="the architectures side by side: sequential, Ray tasks, Ray actors, BatchPredictor",
+        allow_abbrev=False,
+    )
+    compare.add_argument("input", metavar="INPUT", help="folder or prefix of images")
+    compare.add_argument(
+        "--model", default=configuration.DEFAULT_MODEL, metavar="TEXT", help="as in run"
+    )
+    compare.add_argument(
+        "--images", type=int, default=70, metavar="N", help="images to run over (default: 70)"
+    )
+    compare.add_argument(
+        "--rounds", type=int, default=1, metavar="N", help="runs of each, the median counts"
+    )
+    compare.add_argument(
+        "--output",
+        default="comparison",
+        metavar="DIR",
+        help="folder for comparison.json and comparison.png (default: comparison)",
+    )
+    compare.add_argument(
+        "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
+    )
+    compare.set_defaults(verb=_compare)
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -197,3 +226,28 @@ def _demo(arguments: argparse.Namespace) -> int:
     print(summary.of_scores(result.scores))
     print(f"  picture {result.picture}")
     return 0 if summary.is_good(result.receipt, 0.0) else 1
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    import json
+
+    from job import comparison, summary
+    from job.chart import draw
+
+    result = comparison.compare(
+        arguments.input,
+        arguments.model,
+        images=arguments.images,
+        options=configuration.parse_storage_options(arguments.storage_options),
+        rounds=arguments.rounds,
+        say=_say,
+    )
+    place = Path(arguments.output)
+    place.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result.as_dict(), ensure_ascii=False)
+    (place / "comparison.json").write_text(text)
+    draw(result, place / "comparison.png")
+    _say(summary.of_comparison(result))
+    _say(f"  chart   {place / 'comparison.png'}")
+    print(text)
+    return 0

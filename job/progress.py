@@ -25,6 +25,8 @@ class Snapshot:
         seconds: time spent in each stage, added over all workers.
         images: images that went through each stage.
         notes: what workers had to say, each once.
+        first_map: seconds until the first maps were written; 0 when none were.
+        steady: images per second from then on.
     """
 
     maps: int = 0
@@ -32,6 +34,8 @@ class Snapshot:
     seconds: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    first_map: float = 0.0
+    steady: float = 0.0
 
     @property
     def done(self) -> int:
@@ -43,7 +47,9 @@ class Tally:
     """Adds up what workers report; lives beside the driver for as long as the run."""
 
     def __init__(self) -> None:
+        self._started = time.monotonic()
         self._committed: dict[int, tuple[int, dict[str, int]]] = {}
+        self._times: list[tuple[float, int]] = []
         self._seconds: Counter[str] = Counter()
         self._images: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
@@ -59,6 +65,8 @@ class Tally:
 
     def commit(self, task: int, maps: int, errors: dict[str, int]) -> None:
         """Count a write task; one that was retried counts once."""
+        if task not in self._committed:
+            self._times.append((time.monotonic() - self._started, maps + sum(errors.values())))
         self._committed[task] = (maps, errors)
 
     def snapshot(self) -> Snapshot:
@@ -67,6 +75,10 @@ class Tally:
         for maps, errors in self._committed.values():
             total.maps += maps
             total.errors.update(errors)
+        if len(self._times) > 1:
+            total.first_map, last = self._times[0][0], self._times[-1][0]
+            later = sum(images for _, images in self._times[1:])
+            total.steady = later / max(last - total.first_map, 1e-9)
         return total
 
 

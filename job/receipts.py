@@ -39,6 +39,8 @@ class Receipt:
         maps: images that this run gave a map.
         errors: images that this run could not, by kind.
         seconds: from start to end.
+        first_map: seconds from the start of the work to the first maps in storage.
+        steady: images per second from then on.
         stages: per stage seconds, images, and images per second of one worker.
         allotment: what each stage asked Ray for.
         versions: of the packages that decide results.
@@ -57,6 +59,8 @@ class Receipt:
     maps: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    first_map: float = 0.0
+    steady: float = 0.0
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     allotment: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -128,6 +132,8 @@ class _Keeping:
             "finished",
             maps=total.maps,
             errors=dict(total.errors),
+            first_map=round(total.first_map, 3),
+            steady=round(total.steady, 3),
             stages=stages,
             allotment=asdict(allotment),
             message=notes,

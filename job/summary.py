@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from job.comparison import BASELINE, Comparison
 from job.evaluation import Scores
 from job.pipeline import Plan
 from job.progress import duration
@@ -68,3 +69,29 @@ def of_scores(scores: Scores) -> str:
         if np.isfinite(value)
     ]
     return "\n".join(lines)
+
+
+def of_comparison(comparison: Comparison) -> str:
+    """The architectures as a table, speed-up over the notebook's BatchPredictor."""
+    rows = [("", "images/s", "first map", "peak memory", "equal pixels", "speed-up")]
+    for timing in comparison.timings:
+        rows.append(
+            (
+                timing.name,
+                f"{timing.steady:.2f}",
+                f"{timing.first_map:.1f} s",
+                f"{timing.peak_memory / 2**30:.1f} GiB",
+                f"{100 * timing.agreement:.4f} %",
+                f"{comparison.speedup(timing, BASELINE):.1f}×",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    )
