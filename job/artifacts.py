@@ -1,8 +1,8 @@
-"""Artifacts: what runs have left under an OUTPUT, read back table by table."""
+"""Artifacts: what runs have left under an OUTPUT, read back file by file."""
 
-import io
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,10 +17,32 @@ def tables(
     Args:
         output: the OUTPUT.
         folder: which of its folders.
-        columns: what to read of them; None for everything.
+        columns: what to read of them, so that no more is fetched; None for everything.
     """
     place = output / folder
     for name in place.names():
         if name.endswith(".parquet"):
-            data = io.BytesIO((place / name).read_bytes())
-            yield pq.read_table(data, columns=list(columns) if columns is not None else None)
+            yield read(place / name, columns)
+
+
+def read(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
+    """One Parquet file, or some columns of it."""
+    with file.arrow.open_input_file(file.path) as source:
+        return pq.read_table(source, columns=list(columns) if columns else None)
+
+
+def open_errors(output: Location, *, only_retryable: bool) -> np.ndarray:
+    """Ids of images whose last word is an error: they have no map. Sorted int64.
+
+    Args:
+        output: the OUTPUT.
+        only_retryable: leave out what would only fail again.
+    """
+    failed = [
+        table["id"].to_numpy()[table["retryable"].to_numpy() | (not only_retryable)]
+        for table in tables(output, "errors", ["id", "retryable"])
+    ]
+    if not failed:
+        return np.empty(0, np.int64)
+    mapped = [table["id"].to_numpy() for table in tables(output, "maps", ["id"])]
+    return np.setdiff1d(np.concatenate(failed), np.concatenate([np.empty(0, np.int64), *mapped]))

@@ -59,6 +59,17 @@ def _parser() -> _Parser:
     )
     _add_job_options(plan)
     plan.set_defaults(verb=_plan)
+    verify = verbs.add_parser(
+        "verify", help="reconcile manifest, maps, errors and commits", allow_abbrev=False
+    )
+    verify.add_argument("output", metavar="OUTPUT", help="OUTPUT of a run")
+    verify.add_argument(
+        "--deep", action="store_true", help="decode every map as well, and check its size"
+    )
+    verify.add_argument(
+        "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
+    )
+    verify.set_defaults(verb=_verify)
     evaluate = verbs.add_parser(
         "evaluate", help="mIoU and per-class IoU against annotations", allow_abbrev=False
     )
@@ -121,6 +132,15 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
                 dest=name,
                 action="store_true",
                 default=argparse.SUPPRESS,
+                help=field.description,
+            )
+        elif name == "retry_errors":
+            parser.add_argument(
+                "--retry-errors",
+                nargs="?",
+                const="retryable",
+                default=argparse.SUPPRESS,
+                metavar="all",
                 help=field.description,
             )
         else:
@@ -199,6 +219,16 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     print(summary.of_plan(pipeline.plan(config)))
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from job import summary, verification
+    from job.storage import locate
+
+    options = configuration.parse_storage_options(arguments.storage_options)
+    verdict = verification.verify(locate(arguments.output, options), deep=arguments.deep)
+    print(summary.of_verdict(verdict))
+    return 0 if verdict.is_complete else 1
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

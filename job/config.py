@@ -50,6 +50,9 @@ class JobConfig(BaseModel):
     reference: bool = Field(
         False, description="the stock model and post-processing, for maps equal in every bit"
     )
+    retry_errors: Literal["retryable", "all"] | None = Field(
+        None, description="do again what has failed: what may work now, or all of it"
+    )
     max_error_rate: float = Field(
         0.01, ge=0, le=1, description="share of images that may fail before the exit code says so"
     )
@@ -57,13 +60,15 @@ class JobConfig(BaseModel):
         DEFAULT_PIXEL_LIMIT, ge=1, description="most pixels of an image; larger ones are errors"
     )
     workers: int | None = Field(
-        None, ge=1, description="predictors, each with the model loaded (default: from the cluster)"
+        None,
+        ge=1,
+        description="predictors, each with the model loaded (default: one per CPU, or per GPU)",
     )
     gpus_per_worker: float | None = Field(
         None, ge=0, description="GPUs per predictor (default: 1 where the cluster has any)"
     )
     cpus_per_worker: int | None = Field(
-        None, ge=1, description="CPU threads per predictor (default: a machine's, without GPUs)"
+        None, ge=1, description="CPU threads per predictor (default: 1)"
     )
     batch_size: int | None = Field(
         None, ge=1, description="images per call of a predictor (default: 8, or 32 on GPUs)"

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import ray
 from ray.data import Dataset
 
-from job import progress, receipts
+from job import artifacts, progress, receipts
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
@@ -63,7 +64,7 @@ def plan(config: JobConfig) -> Plan:
     model = ModelCard.of(checkpoint)
     receipts.check_same_maps(output, model.origin, receipts.settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, write=False)
-    done = len(Commits(output).done())
+    done = len(_done(config, output))
     with cluster_session():
         cluster = Cluster.now()
         todo = images.images - done
@@ -93,7 +94,7 @@ def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
         settings = receipts.check_same_maps(output, model.origin, settings)
         images = freeze(config.input, output, config.storage_options)
         Commits(output).recover()
-        done = Commits(output).done()
+        done = _done(config, output)
         todo = images.without(done)
         counts = {"images": images.images, "done_before": len(done)}
         if not len(todo):
@@ -190,6 +191,15 @@ class _Work:
             run_id=self.receipt.run_id,
             stopwatch=self.stopwatch,
         )
+
+
+def _done(config: JobConfig, output: Location) -> np.ndarray:
+    """Ids that need no more work, sorted int64."""
+    done = Commits(output).done()
+    if config.retry_errors is None:
+        return done
+    only_retryable = config.retry_errors == "retryable"
+    return np.setdiff1d(done, artifacts.open_errors(output, only_retryable=only_retryable))
 
 
 def _open_output(config: JobConfig) -> Location:

@@ -8,6 +8,9 @@ import ray
 from job.config import JobConfig
 from job.errors import ConfigError
 
+# Loading a model takes about as long as this many images.
+IMAGES_WORTH_A_MODEL = 8
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -92,11 +95,13 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         workers = config.workers or max(1, int(cluster.gpus / gpus))
         threads, cpus = config.cpus_per_worker or 1, 0.0
     else:
-        # The model is nearly all of the work on CPUs: one predictor per machine takes all cores
-        # for it, and asks Ray for half so that the short tasks around it fit in beside.
-        workers = config.workers or max(1, cluster.nodes)
-        threads = config.cpus_per_worker or max(1, int(cluster.cpus / workers))
-        cpus = round(cluster.cpus / workers / 2, 2)
+        # A predictor of one thread for each core: threads that wait for each other lose most of
+        # their time as soon as a decoding task takes one of their cores. Each asks Ray for half a
+        # core so that the short tasks fit in beside.
+        threads = config.cpus_per_worker or 1
+        cores = max(1, int(cluster.cpus / threads))
+        workers = config.workers or _clamped(todo // IMAGES_WORTH_A_MODEL, 1, cores)
+        cpus = round(min(threads, cluster.cpus / workers) / 2, 2)
     per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, 512)
     per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
     batch_size = config.batch_size or (32 if gpus else 8)

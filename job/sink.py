@@ -160,9 +160,7 @@ class Commits:
         committed by then, and its data stay, or can no longer commit.
         """
         unfinished = 0
-        for name in self._place.names():
-            if not name.endswith(_PENDING):
-                continue
+        for name in self.pending():
             base = name.removesuffix(_PENDING)
             (self._place / name).delete()
             if (self._place / f"{base}{_COMMITTED}").exists():
@@ -171,6 +169,10 @@ class Commits:
             for folder in ("maps", "errors"):
                 (self._output / folder / f"{base}{_COMMITTED}").delete()
         return unfinished
+
+    def pending(self) -> list[str]:
+        """Names of the records of writes that are going on, or never finished."""
+        return [name for name in self._place.names() if name.endswith(_PENDING)]
 
     def done(self) -> np.ndarray:
         """The ids that are committed, sorted, int64."""

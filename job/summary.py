@@ -7,6 +7,7 @@ from job.evaluation import Scores
 from job.pipeline import Plan
 from job.progress import duration
 from job.receipts import Receipt
+from job.verification import Verdict
 
 
 def of_run(receipt: Receipt, output: str) -> str:
@@ -95,3 +96,19 @@ def of_comparison(comparison: Comparison) -> str:
         )
         for row in rows
     )
+
+
+def of_verdict(verdict: Verdict) -> str:
+    """What an OUTPUT holds and what is wrong with it, the first few offenders named."""
+    lines = [
+        f"{verdict.images:,} images: {verdict.maps:,} maps, {verdict.open_errors:,} errors,"
+        f" {verdict.not_done:,} not done"
+    ]
+    for kind, (count, first) in verdict.problems.items():
+        lines.append(f"  {count:,} {kind}")
+        lines += [f"    {offender}" for offender in first]
+        if count > len(first):
+            lines.append(f"    and {count - len(first):,} more")
+    if verdict.is_complete:
+        lines.append("  every image has exactly one map or error row")
+    return "\n".join(lines)
