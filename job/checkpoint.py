@@ -119,6 +119,11 @@ class Checkpoint:
         files, commit = model_files.read(model, revision, dict(storage_options or {}))
         return cls(files=files, origin=Origin(model, commit, _digest(files)))
 
+    @property
+    def is_dict(self) -> bool:
+        """Whether it was made by ``from_dict``."""
+        return self._data is not None
+
     def to_dict(self) -> dict[str, Any]:
         """The objects of a dict checkpoint; the bytes of each file, by relative path, of others.
 

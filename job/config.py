@@ -28,8 +28,10 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    input: str = Field(description="folder, prefix, glob or image: a local path, s3://, gs://, …")
-    output: str = Field(description="folder or prefix for the results, likewise")
+    input: str = Field(
+        min_length=1, description="folder, prefix, glob or image: a local path, s3://, gs://, …"
+    )
+    output: str = Field(min_length=1, description="folder or prefix for the results, likewise")
     model: str = Field(
         DEFAULT_MODEL, description="name on the Hugging Face Hub, local directory, or URI of one"
     )
@@ -38,6 +40,7 @@ class JobConfig(BaseModel):
     )
     storage_options: Annotated[dict[str, Any], BeforeValidator(_parsed_json)] = Field(
         default_factory=dict,
+        repr=False,
         description="JSON object of options for fsspec, for INPUT, OUTPUT and a model's URI",
     )
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
@@ -120,6 +123,8 @@ def load(values: dict[str, Any]) -> JobConfig:
         message = first["msg"].removeprefix("Value error, ")
         # Storage options may hold keys: their value is never shown.
         value = "" if name.startswith("storage_options") else f" {first['input']!r}"
+        if first["type"] == "missing":
+            value = ""
         if first["type"] == "extra_forbidden":
             value, message = "", f"no such option; there are {', '.join(JobConfig.model_fields)}"
         raise ConfigError(f"{flag}{value}: {message}") from error

@@ -80,7 +80,7 @@ class ImageLoader(Preprocessor):
                 return ImageError("missing", "the object is gone since it was listed")
             except PermissionError as error:
                 return ImageError("forbidden", storage.explain(error))
-            except (OSError, TimeoutError, ValueError) as error:
+            except storage.STORAGE_ERRORS as error:
                 return ImageError("fetch_failed", storage.explain(error), retryable=True)
 
     def _decode(self, data: bytes | ImageError) -> "_Loaded":

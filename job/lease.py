@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from job.errors import OutputConflictError, StorageError
-from job.storage import Location, explain
+from job.storage import STORAGE_ERRORS, Location, explain
 
 BEAT_SECONDS = 5.0
 # A holder on another machine that misses this many beats in a row is dead.
@@ -51,7 +51,12 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
 
     def __enter__(self) -> "Lease":
-        holder = _read(self._file)
+        try:
+            holder = _read(self._file)
+        except STORAGE_ERRORS as error:
+            raise StorageError(
+                f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
+            ) from error
         if holder is not None and self._is_alive(holder):
             raise OutputConflictError(
                 f"OUTPUT {self._output.uri} is being written by run {holder.get('run_id')} on"
@@ -60,7 +65,7 @@ class Lease:
             )
         try:
             self._write()
-        except (OSError, ValueError) as error:
+        except STORAGE_ERRORS as error:
             raise StorageError(
                 f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
             ) from error
@@ -92,7 +97,7 @@ class Lease:
                 if not is_held(self._output, self._record["run_id"]):
                     return
                 self._write()
-            except OSError:
+            except STORAGE_ERRORS:
                 continue  # storage has a bad moment; the next beat tries again
 
     def _write(self) -> None:
@@ -130,10 +135,11 @@ def _process_identity(pid: int) -> str | None:
     """A process and when it was started, so that a reused number is not taken for it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
         return _process_identity_without_proc(pid)
-    return f"{boot}:{pid}:{started}"
+    zombie, started = status[0] == "Z", status[19]
+    return None if zombie else f"{boot}:{pid}:{started}"
 
 
 def _process_identity_without_proc(pid: int) -> str | None:

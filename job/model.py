@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
+from safetensors import SafetensorError
 
 from job.checkpoint import Checkpoint, Origin
 from job.errors import ModelError
 from job.labels import label_names
 from job.model_files import PREPROCESSOR
+
+# What transformers raises on settings of the wrong kind.
+_ODD_SETTINGS = (ValueError, KeyError, TypeError, AttributeError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
     from transformers import AutoModelForSemanticSegmentation
 
     quiet_transformers()
+    if checkpoint.is_dict:
+        return _from_objects(checkpoint)
     with checkpoint.as_directory() as directory:
         check_model_config(checkpoint, directory)
         try:
@@ -97,7 +104,7 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{checkpoint!r} cannot be loaded: {_first_line(error)}") from error
         missing = sorted(loading["missing_keys"])
         if missing:
@@ -106,6 +113,16 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
                 f" {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
             )
         return model, load_image_processor(directory)
+
+
+def _from_objects(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    data = checkpoint.to_dict()
+    image_processor = data.get("image_processor", data.get("feature_extractor"))
+    if "model" not in data or image_processor is None:
+        raise ModelError(
+            f"{checkpoint!r}: expected 'model' and 'image_processor' (or 'feature_extractor')"
+        )
+    return data["model"], image_processor
 
 
 def quiet_transformers() -> None:
@@ -137,7 +154,7 @@ def load_image_processor(directory: str) -> Any:
                 trust_remote_code=False,
                 local_files_only=True,
             )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ImportError, *_ODD_SETTINGS) as error:
         raise ModelError(f"the image processor cannot be loaded: {_first_line(error)}") from error
 
 
@@ -156,7 +173,8 @@ def check_model_config(checkpoint: Checkpoint, directory: str) -> Any:
         config = AutoConfig.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as error:
+        label_names(config.id2label)
+    except (OSError, *_ODD_SETTINGS) as error:
         raise ModelError(f"{checkpoint!r}: {_first_line(error)}") from error
     known = MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING
     expected: str | None = (

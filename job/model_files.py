@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import ConfigError, ModelError
-from job.storage import explain, locate
+from job.storage import STORAGE_ERRORS, explain, locate
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 # JSON and safetensors: nothing that could run code when it is loaded.
@@ -48,7 +48,7 @@ def read_uri(uri: str, options: dict[str, Any]) -> dict[str, bytes]:
         files = {
             name: (place / name).read_bytes() for name in place.names() if name.endswith(_SUFFIXES)
         }
-    except (OSError, ConfigError) as error:
+    except (*STORAGE_ERRORS, ConfigError) as error:
         raise ModelError(f"--model {uri} cannot be read: {explain(error)}") from error
     if not files:
         raise ModelError(f"--model {uri}: there is no {CONFIG} and no safetensors file there")
@@ -135,6 +135,8 @@ def _check(model: str, files: dict[str, bytes]) -> None:
         )
     for name in (CONFIG, PREPROCESSOR):
         try:
-            json.loads(files[name])
+            content = json.loads(files[name])
         except ValueError as error:
             raise ModelError(f"--model {model}: {name} is not valid JSON ({error})") from error
+        if not isinstance(content, dict):
+            raise ModelError(f"--model {model}: {name} holds no JSON object")

@@ -35,7 +35,9 @@ class Normaliser:
             images: (height, width, 3) uint8 RGB; more than one only when :attr:`size` is known.
         """
         if self.size is None:
-            values = self._image_processor(images=list(images), return_tensors="pt").pixel_values
+            # As Pillow images: an array of three rows would pass for three channels.
+            pictures = [Image.fromarray(image) for image in images]
+            values = self._image_processor(images=pictures, return_tensors="pt").pixel_values
             return values.to(self._device)
         resized = np.stack([self._resized(image) for image in images])
         if self._device.type == "cpu":

@@ -98,7 +98,7 @@ class Receipt:
             yield keeping
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | StoppedError)
-            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            message = (str(error).strip() or type(error).__name__).splitlines()[0]
             keeping.end("stopped" if stopped else "failed", message=message)
             raise
 

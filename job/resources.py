@@ -73,7 +73,9 @@ class Allotment:
 
     def __str__(self) -> str:
         device = (
-            f"{self.gpus_per_worker:g} GPU" if self.gpus_per_worker else f"{self.threads} threads"
+            f"{self.gpus_per_worker:g} GPU"
+            if self.gpus_per_worker
+            else f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         )
         return (
             f"{self.workers} predictor{'s' if self.workers > 1 else ''} with {device} each,"
@@ -101,12 +103,14 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         threads = config.cpus_per_worker or 1
         cores = max(1, int(cluster.cpus / threads))
         workers = config.workers or _clamped(todo // IMAGES_WORTH_A_MODEL, 1, cores)
-        cpus = round(min(threads, cluster.cpus / workers) / 2, 2)
+        cpus = min(threads, cluster.cpus / workers) / 2
     per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, 512)
     per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
     batch_size = config.batch_size or (32 if gpus else 8)
-    # Unequal requests keep Ray from fusing neighbouring stages into one task.
     share = min(1.0, cluster.cpus / 2)
+    # Unequal requests keep Ray from fusing neighbouring stages into one task.
+    if cpus in (0.4 * share, 0.2 * share):
+        cpus += 0.01
     return Allotment(
         workers=workers,
         cpus_per_worker=cpus,
@@ -115,8 +119,8 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         batch_size=batch_size,
         # A core is busy with one image; more only spill its caches.
         images_at_once=batch_size if gpus else 1,
-        load_cpus=0.5 * share,
-        encode_cpus=0.25 * share,
+        load_cpus=0.4 * share,
+        encode_cpus=0.2 * share,
         write_cpus=0.1 * share,
         images_per_task=per_task,
         images_per_file=per_file,

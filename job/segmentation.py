@@ -157,7 +157,7 @@ class SemanticSegmentationPredictor(Predictor):
             return self._predict_images(pixels, sizes)
         except (RuntimeError, MemoryError, ValueError) as error:
             memory = _is_out_of_memory(error)
-            if not memory and not isinstance(error, ValueError):
+            if not memory and not self._works_otherwise():
                 raise
             if len(pixels) == 1:
                 if memory:
@@ -169,6 +169,14 @@ class SemanticSegmentationPredictor(Predictor):
         return self._predict_or_fail(pixels[:half], sizes[:half]) + self._predict_or_fail(
             pixels[half:], sizes[half:]
         )
+
+    def _works_otherwise(self) -> bool:
+        """Whether a plain grey picture gets a map: then a failure was the images', not ours."""
+        try:
+            self._predict_images([np.full((256, 256, 3), 128, np.uint8)], [(8, 8)])
+        except (RuntimeError, ValueError):
+            return False
+        return True
 
     def _predict_images(
         self, pixels: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]

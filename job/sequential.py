@@ -25,7 +25,10 @@ def predict_sequential(
     model.eval()
     maps = []
     for image in images:
-        height, width = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+        if not isinstance(image, Image.Image):
+            # An array of three rows would pass for three channels.
+            image = Image.fromarray(image)
+        width, height = image.size
         inputs = image_processor(images=[image], return_tensors="pt")
         with torch.no_grad():
             outputs = model(pixel_values=inputs.pixel_values.to(model.device))

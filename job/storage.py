@@ -1,22 +1,38 @@
 """URI → filesystem: opening, listing, atomic writes, and what went wrong in plain words."""
 
+import asyncio
 import contextlib
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import aiohttp
 import fsspec
 import pyarrow.fs
+from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 from job.errors import ConfigError, StorageError
 
 StorageOptions = dict[str, Any]
+
+# What filesystems raise when storage refuses, fails or does not answer. Those of the S3 client
+# are no OSErrors.
+STORAGE_ERRORS = (
+    OSError,
+    ValueError,
+    BotoCoreError,
+    ClientError,
+    aiohttp.ClientError,
+    asyncio.TimeoutError,
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,8 @@ def locate(uri: str, options: StorageOptions | None = None) -> Location:
         ConfigError: an unknown scheme, a scheme whose package is missing, or options that the
             filesystem does not take.
     """
+    if not uri:
+        raise ConfigError("an empty path; give a folder or a URI (is a shell variable unset?)")
     arguments = dict(options or {})
     scheme = uri.split("://", 1)[0] if "://" in uri else "file"
     if scheme != "file":
@@ -104,6 +122,8 @@ def locate(uri: str, options: StorageOptions | None = None) -> Location:
         arguments.setdefault("use_listings_cache", False)
     try:
         fs, path = fsspec.url_to_fs(uri, **arguments)
+        if scheme == "s3":
+            fs.connect()  # options that do not fit come to light here, not at the first object
     except ImportError as error:
         raise ConfigError(
             f"{uri}: reading {scheme}:// needs a package that is not installed ({error})"
@@ -112,8 +132,12 @@ def locate(uri: str, options: StorageOptions | None = None) -> Location:
         raise ConfigError(
             f"{uri}: {error}. Use a local path, s3://, gs:// or another scheme that fsspec knows"
         ) from error
-    except TypeError as error:
-        raise ConfigError(f"--storage-options do not fit {scheme}://: {error}") from error
+    except (TypeError, AttributeError, BotoCoreError) as error:
+        raise ConfigError(
+            f"--storage-options, or the credentials, do not fit {scheme}://: {explain(error)}"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{uri} cannot be opened: {explain(error)}") from error
     return Location(fs, path.rstrip("/") or "/")
 
 
@@ -123,16 +147,23 @@ def refuse_overlap(source: Location, output: Location) -> None:
     Raises:
         ConfigError: naming both.
     """
-    inside, around = output.path, source.path
-    if source.is_local and output.is_local:
-        inside, around = os.path.realpath(inside), os.path.realpath(around)
-    elif type(source.fs) is not type(output.fs):
-        return
-    if f"{inside}/".startswith(f"{around.rstrip('/')}/"):
+    if _is_inside(output, source):
         raise ConfigError(
             f"OUTPUT {output.uri} is inside INPUT {source.uri}: the next run would find results"
             " among its images. Put OUTPUT beside INPUT"
         )
+
+
+def _is_inside(output: Location, source: Location) -> bool:
+    if any(mark in source.path for mark in "*?[") and not source.exists():
+        matches = re.compile(glob_translate(source.path)).match
+        return any(matches((output / name).path) for name in ("lock.json", "maps/x.parquet"))
+    inside, around = output.path, source.path
+    if source.is_local and output.is_local:
+        inside, around = os.path.realpath(inside), os.path.realpath(around)
+    elif type(source.fs) is not type(output.fs):
+        return False
+    return f"{inside}/".startswith(f"{around.rstrip('/')}/")
 
 
 def list_objects(uri: str, options: StorageOptions | None = None) -> Iterator[StoredObject]:
@@ -144,7 +175,7 @@ def list_objects(uri: str, options: StorageOptions | None = None) -> Iterator[St
     place = locate(uri, options)
     try:
         entries = _entries(place)
-    except (OSError, ValueError) as error:
+    except STORAGE_ERRORS as error:
         raise StorageError(f"INPUT {uri} cannot be listed: {explain(error)}") from error
     if not entries:
         raise StorageError(
@@ -153,7 +184,8 @@ def list_objects(uri: str, options: StorageOptions | None = None) -> Iterator[St
         )
     for path in sorted(entries):
         info = entries[path]
-        if info.get("type") == "file":
+        is_marker = path.endswith("/")  # a console's stand-in for an empty folder
+        if info.get("type") == "file" and not is_marker:
             yield StoredObject(path, int(info.get("size") or 0), _etag(info))
 
 
@@ -190,6 +222,8 @@ def explain(error: BaseException) -> str:
         return f"permission denied ({text}). Check the credentials and the bucket's policy"
     if isinstance(error, FileNotFoundError):
         return f"not found ({text})"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return f"a file is in the way ({text})"
     if name in {"NoCredentialsError", "PartialCredentialsError"}:
         return "no AWS credentials were found. Set AWS_PROFILE, AWS_ACCESS_KEY_ID, or use a role"
     if name in {"EndpointConnectionError", "ConnectTimeoutError"}:

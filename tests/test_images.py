@@ -1,0 +1,407 @@
+"""Decoding: every kind of picture comes out upright and RGB; everything else is an ImageError."""
+
+import io
+import pickle
+import random
+import struct
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from job.errors import ImageError
+from job.images import decode, to_array
+from tests.conftest import PHOTOS, picture
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared pictures are not here")
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def error_of(data: bytes, **options: int) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data, **options)
+    return caught.value
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + check
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header says that it is huge."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+# Modes
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "colour", "expected"),
+    [
+        ("1", "PNG", 1, (255, 255, 255)),
+        ("L", "PNG", 77, (77, 77, 77)),
+        ("LA", "PNG", (77, 0), (77, 77, 77)),
+        ("RGB", "PNG", (1, 2, 3), (1, 2, 3)),
+        ("RGBA", "PNG", (10, 20, 30, 0), (10, 20, 30)),
+        ("RGBA", "WEBP", (10, 20, 30, 255), (10, 20, 30)),
+        ("RGBA", "TIFF", (10, 20, 30, 128), (10, 20, 30)),
+        ("CMYK", "TIFF", (0, 255, 255, 0), RED),
+        ("YCbCr", "TIFF", (255, 128, 128), (255, 255, 255)),
+        ("I;16", "PNG", 0xABCD, (0xAB,) * 3),
+        ("I;16", "TIFF", 0xABCD, (0xAB,) * 3),
+        ("I;16B", "TIFF", 0xABCD, (0xAB,) * 3),
+        ("I", "TIFF", 0xABCD, (0xAB,) * 3),
+        ("F", "TIFF", 0.5, (127,) * 3),
+        ("F", "TIFF", 200.0, (200,) * 3),
+    ],
+)
+def test_every_mode_becomes_rgb(mode: str, kind: str, colour: object, expected: object) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = decode(saved(Image.new(mode, (5, 3), colour), kind, **options))
+    assert (image.mode, image.size) == ("RGB", (5, 3))
+    assert set(image.get_flattened_data()) == {expected}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+@pytest.mark.parametrize("transparency", [None, 0, 1])
+def test_palettes_are_looked_up_whatever_is_transparent(
+    kind: str, transparency: int | None
+) -> None:
+    image = Image.new("P", (4, 2))
+    image.putpalette([*RED, *BLUE])
+    image.putdata([0, 1, 0, 1, 1, 1, 0, 0])
+    options = {} if transparency is None else {"transparency": transparency}
+    found = decode(saved(image, kind, **options))
+    expected = [RED, BLUE, RED, BLUE, BLUE, BLUE, RED, RED]
+    assert list(found.get_flattened_data()) == expected
+
+
+def test_palette_with_an_alpha_of_each_colour_keeps_its_colours() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putdata([0, 1])
+    found = decode(saved(image, "PNG", transparency=bytes([0, 128])))
+    assert list(found.get_flattened_data()) == [RED, GREEN]
+
+
+def test_16_bit_grey_keeps_its_high_byte_at_every_level() -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = to_array(decode(saved(Image.fromarray(levels), "PNG")))
+    for channel in range(3):
+        assert np.array_equal(found[:, :, channel], levels >> 8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -3.0, 1e30])
+def test_floats_out_of_range_do_not_end_in_an_error_or_warning(value: float) -> None:
+    array = np.full((2, 2), 0.25, np.float32)
+    array[0, 0] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = decode(saved(Image.fromarray(array), "TIFF"))
+    assert (image.mode, image.size) == ("RGB", (2, 2))
+
+
+def test_negative_and_wide_integers_are_clipped() -> None:
+    array = np.array([[-5, 0, 65535, 1 << 20]], np.int32)
+    found = to_array(decode(saved(Image.fromarray(array), "TIFF")))
+    assert found[0, :, 0].tolist() == [0, 0, 255, 255]
+
+
+def test_pixels_are_rows_by_columns_by_three_bytes() -> None:
+    found = to_array(decode(saved(Image.new("L", (7, 4)), "PNG")))
+    assert (found.shape, found.dtype) == ((4, 7, 3), np.uint8)
+
+
+# Orientation
+
+
+def undo_orientation(upright: Image.Image, orientation: int) -> Image.Image:
+    """The picture as a camera stores it that writes this orientation."""
+    turn = Image.Transpose
+    stored = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_90,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_270,
+    }
+    return upright.transpose(stored[orientation]) if orientation in stored else upright
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_orientations_come_out_upright(orientation: int, kind: str) -> None:
+    upright = Image.fromarray(picture(3, 20, 31))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = saved(undo_orientation(upright, orientation), kind, exif=exif, **options)
+    assert np.array_equal(to_array(decode(data)), np.asarray(upright))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_does_not_exist_changes_nothing(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(picture(3, 20, 31))
+    assert np.array_equal(to_array(decode(saved(image, "PNG", exif=exif))), np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0garbage that is no TIFF header",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abcd",
+    ],
+)
+def test_a_broken_exif_block_does_not_lose_the_picture(exif: bytes) -> None:
+    image = Image.new("RGB", (16, 8), RED)
+    assert decode(saved(image, "JPEG", exif=exif)).size == (16, 8)
+
+
+@needs_photos
+@pytest.mark.parametrize("name", ["Landscape", "Portrait"])
+def test_photographs_of_every_orientation_look_alike(name: str) -> None:
+    folder = PHOTOS / "exif-orientation"
+    upright = decode((folder / f"{name}_1.jpg").read_bytes())
+    small = np.asarray(upright.resize((32, 32)), float)
+    for orientation in range(2, 9):
+        image = decode((folder / f"{name}_{orientation}.jpg").read_bytes())
+        assert image.size == upright.size
+        assert np.abs(np.asarray(image.resize((32, 32)), float) - small).mean() < 4
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 2**31 - 1), (200_000, 200_000)])
+def test_a_huge_picture_is_refused_by_its_header_alone(width: int, height: int) -> None:
+    started = time.perf_counter()
+    error = error_of(png_claiming(width, height))
+    assert time.perf_counter() - started < 0.5
+    assert (error.kind, error.retryable) == ("too_large", False)
+    assert f"{width}×{height}" in error.message
+    assert "--pixel-limit" in error.message
+
+
+def test_the_pixel_limit_is_inclusive() -> None:
+    data = saved(Image.new("L", (10, 10)), "PNG")
+    assert decode(data, pixel_limit=100).size == (10, 10)
+    assert error_of(data, pixel_limit=99).kind == "too_large"
+
+
+def test_the_pixel_limit_stands_above_pillows_own() -> None:
+    data = saved(Image.new("1", (10_000, 9_000)), "PNG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(data).size == (10_000, 9_000)
+
+
+def test_nothing_is_empty() -> None:
+    error = error_of(b"")
+    assert (error.kind, error.message) == ("empty", "the object is empty (0 bytes)")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_file_that_is_cut_short_is_never_padded(kind: str, share: float) -> None:
+    data = saved(Image.fromarray(picture(1, 200, 300)), kind)
+    error = error_of(data[: int(len(data) * share)])
+    assert error.kind in {"truncated", "corrupt", "not_an_image"}
+    assert error.message
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_jpeg_or_png_cut_in_the_middle_is_called_truncated(kind: str) -> None:
+    data = saved(Image.fromarray(picture(1, 200, 300)), kind)
+    assert error_of(data[: len(data) // 2]).kind == "truncated"
+
+
+def test_damaged_pixels_of_a_png_are_corrupt_and_not_shown() -> None:
+    data = bytearray(saved(Image.fromarray(picture(1, 60, 80)), "PNG"))
+    start = data.index(b"IDAT") + 20
+    data[start : start + 8] = b"\xff" * 8
+    assert error_of(bytes(data)).kind in {"corrupt", "truncated"}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"<!DOCTYPE html><html><body>404</body></html>", "HTML"),
+        (b"\n\n  <html>", "HTML"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b'{"error": "not found"}', "JSON"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "PDF"),
+        (b"hello", "b'hello'"),
+        (b"\x00", "known format"),
+        (b"\xff\xd8", "known format"),
+        (bytes(1000), "known format"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, says: str) -> None:
+    error = error_of(data)
+    assert error.kind == "not_an_image"
+    assert says in error.message
+
+
+def test_postscript_is_refused_because_it_would_start_another_program() -> None:
+    data = saved(Image.new("RGB", (8, 8), RED), "EPS")
+    assert data.startswith(b"%!PS")
+    assert error_of(data).kind == "not_an_image"
+
+
+@pytest.mark.parametrize("kind", ["PDF", "IM", "SPIDER", "PCX", "SGI", "MSP"])
+def test_formats_nobody_uploads_are_refused_rather_than_parsed(kind: str) -> None:
+    mode = {"SPIDER": "F", "MSP": "1"}.get(kind, "L")
+    assert error_of(saved(Image.new(mode, (16, 16)), kind)).kind == "not_an_image"
+
+
+def test_an_image_error_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("truncated", "cut short", retryable=True)))
+    assert (error.kind, error.message, error.retryable) == ("truncated", "cut short", True)
+
+
+# Pictures with more than one frame
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_several_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (12, 10), colour) for colour in (RED, GREEN, BLUE)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert set(decode(data).get_flattened_data()) == {RED}
+
+
+def test_the_content_decides_the_format() -> None:
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "TGA"):
+        assert decode(saved(Image.new("RGB", (16, 16), RED), kind)).size == (16, 16), kind
+
+
+# PngSuite
+
+
+def pngsuite() -> list[Path]:
+    return sorted((PHOTOS / "pngsuite" / "png").glob("*.png"))
+
+
+@needs_photos
+def test_every_png_of_pngsuite_is_a_picture_or_a_reason() -> None:
+    pictures, reasons = {}, {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for path in pngsuite():
+            try:
+                pictures[path.stem] = decode(path.read_bytes())
+            except ImageError as error:
+                reasons[path.stem] = error
+    assert not caught
+    # xcsn0g01 has a wrong checksum around pixels whose own checksum (Adler-32) is right.
+    broken = {path.stem for path in pngsuite() if path.stem.startswith("x")} - {"xcsn0g01"}
+    assert set(reasons) == broken
+    assert pictures["xcsn0g01"] == pictures["basn0g01"]
+    assert {image.mode for image in pictures.values()} == {"RGB"}
+    assert {error.kind for error in reasons.values()} <= {
+        "not_an_image",
+        "truncated",
+        "corrupt",
+        "unsupported",
+    }
+
+
+@needs_photos
+def test_interlacing_filters_and_chunk_order_do_not_change_a_picture() -> None:
+    folder = PHOTOS / "pngsuite" / "png"
+
+    def pixels(name: str) -> np.ndarray:
+        return to_array(decode((folder / f"{name}.png").read_bytes()))
+
+    pairs = [(path.stem, f"basi{path.stem[4:]}") for path in folder.glob("basn*.png")]
+    pairs += [(f"s{side:02d}n3p01", f"s{side:02d}i3p01") for side in range(1, 5)]
+    pairs += [("oi1n2c16", f"oi{number}n2c16") for number in (2, 4, 9)]
+    pairs += [("z00n2c08", f"z0{level}n2c08") for level in (3, 6, 9)]
+    for first, second in pairs:
+        assert np.array_equal(pixels(first), pixels(second)), (first, second)
+
+
+# Damage
+
+
+def small_files() -> list[bytes]:
+    image = Image.fromarray(picture(5, 24, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey, palette = image.convert("L"), image.convert("P")
+    frames = {"save_all": True, "append_images": [grey.convert("RGB")]}
+    return [
+        saved(image, "JPEG", exif=exif),
+        saved(image, "JPEG", progressive=True),
+        saved(image, "PNG", exif=exif),
+        saved(palette, "PNG", transparency=3),
+        saved(image, "WEBP", **frames),
+        saved(palette, "GIF", **frames),
+        saved(image, "TIFF", compression="tiff_lzw"),
+        saved(image, "TIFF", compression="jpeg"),
+        saved(grey, "BMP"),
+        saved(image, "JPEG2000"),
+        saved(image, "AVIF"),
+        saved(image, "ICO", sizes=[(16, 16)]),
+        saved(image, "TGA", compression="tga_rle"),
+        saved(image, "PPM"),
+    ]
+
+
+def mutated(data: bytes, dice: random.Random) -> bytes:
+    """The file with a few bytes changed, cut out, doubled or put in; mostly near its start."""
+    damaged = bytearray(data)
+    for _ in range(dice.randint(1, 6)):
+        place = dice.randrange(dice.choice([64, 256, len(damaged) + 1])) % (len(damaged) or 1)
+        length = dice.randint(1, 16)
+        kind = dice.randrange(5)
+        if kind == 0:
+            damaged[place : place + 1] = bytes([dice.randrange(256)])
+        elif kind == 1:
+            damaged[place : place + 4] = dice.choice([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff"])
+        elif kind == 2:
+            del damaged[place : place + length]
+        elif kind == 3:
+            damaged[place:place] = damaged[place : place + length]
+        else:
+            del damaged[max(1, len(damaged) - length * 20) :]
+    return bytes(damaged)
+
+
+def test_damaged_files_give_a_picture_or_an_image_error_and_nothing_else() -> None:
+    dice = random.Random(20261122)
+    reasons, messages = set(), set()
+    for data in small_files():
+        for _ in range(150):
+            damaged = mutated(data, dice)
+            try:
+                image = decode(damaged, pixel_limit=1_000_000)
+            except ImageError as error:
+                reasons.add(error.kind)
+                messages.add(error.message)
+            else:
+                assert image.mode == "RGB"
+                assert to_array(image).shape == (*image.size[::-1], 3)
+    assert all(message and "\n" not in message for message in messages)
+    assert reasons <= {"not_an_image", "too_large", "truncated", "corrupt", "unsupported", "empty"}
+    assert {"not_an_image", "truncated", "corrupt"} <= reasons

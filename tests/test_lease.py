@@ -1,0 +1,257 @@
+"""Lease: one writer at a time, and a dead one gives way; other processes are real ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from job.errors import OutputConflictError, StorageError
+from job.lease import Lease, is_held
+from job.storage import Location, locate
+from tests.conftest import S3
+
+HOLD = """
+import sys, time
+from job.lease import Lease
+from job.storage import locate
+with Lease(locate(sys.argv[1]), "theirs", beat_seconds=0.1):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Location:
+    return locate(str(tmp_path / "out"))
+
+
+@contextmanager
+def other_process(output: Location) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lease until the context ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, output.uri], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def record(output: Location) -> dict[str, Any]:
+    return json.loads((output / "lock.json").read_bytes())
+
+
+def elsewhere(output: Location, beat: int = 0) -> None:
+    """Write the record of a run on another machine."""
+    holder = {
+        "run_id": "theirs",
+        "host": "another-machine",
+        "pid": 1,
+        "process": "boot:1:1",
+        "since": "2026-11-22T10:00:00Z",
+        "beat": beat,
+    }
+    (output / "lock.json").write_bytes(json.dumps(holder).encode())
+
+
+def test_the_lease_is_there_within_the_context_and_gone_after(output: Location) -> None:
+    with Lease(output, "ours"):
+        assert is_held(output, "ours")
+        assert not is_held(output, "theirs")
+        assert record(output)["pid"] == os.getpid()
+    assert not is_held(output, "ours")
+    assert output.names() == []
+
+
+def test_the_lease_is_given_back_when_the_run_fails(output: Location) -> None:
+    with pytest.raises(KeyError), Lease(output, "ours"):
+        raise KeyError
+    assert output.names() == []
+
+
+def test_a_second_holder_is_refused_and_told_who_and_since_when(output: Location) -> None:
+    with Lease(output, "first"):
+        since = record(output)["since"]
+        pattern = rf"written by run first on .* \(process {os.getpid()}\) since {since}"
+        with pytest.raises(OutputConflictError, match=pattern), Lease(output, "second"):
+            pass
+        assert is_held(output, "first")
+    with Lease(output, "second"):
+        assert is_held(output, "second")
+
+
+def test_a_run_of_another_process_is_refused_while_it_lives(output: Location) -> None:
+    with other_process(output) as process:
+        with pytest.raises(OutputConflictError, match=f"process {process.pid}"), Lease(output, "a"):
+            pass
+        assert is_held(output, "theirs")
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_holder_whose_process_is_gone_is_taken_over_at_once(
+    output: Location, end: signal.Signals
+) -> None:
+    with other_process(output) as process:
+        process.send_signal(end)
+        process.wait()
+        assert is_held(output, "theirs"), "nobody cleaned up"
+        started = time.monotonic()
+        with Lease(output, "ours", beat_seconds=0.1):
+            assert time.monotonic() - started < 1
+            assert is_held(output, "ours")
+
+
+def test_a_holder_whose_number_another_process_has_by_now_is_dead(output: Location) -> None:
+    with Lease(output, "theirs"):
+        holder = record(output)
+    holder["process"] = holder["process"] + "0"
+    (output / "lock.json").write_bytes(json.dumps(holder).encode())
+    with Lease(output, "ours", beat_seconds=0.1):
+        assert is_held(output, "ours")
+
+
+def test_a_killed_holder_that_its_parent_has_not_yet_reaped_is_dead(output: Location) -> None:
+    with other_process(output) as process:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with Lease(output, "ours", beat_seconds=0.1):
+            assert is_held(output, "ours")
+
+
+def test_a_holder_elsewhere_that_beats_is_alive(output: Location) -> None:
+    elsewhere(output)
+    stop = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while not stop.wait(0.05):
+            number += 1
+            elsewhere(output, number)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with (
+            pytest.raises(OutputConflictError, match="run theirs on another-machine"),
+            Lease(output, "ours", beat_seconds=0.1),
+        ):
+            pass
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_holder_elsewhere_that_does_not_beat_is_dead(output: Location) -> None:
+    elsewhere(output)
+    started = time.monotonic()
+    with Lease(output, "ours", beat_seconds=0.1):
+        assert time.monotonic() - started >= 0.3, "it was given time to beat"
+        assert is_held(output, "ours")
+
+
+def test_a_holder_elsewhere_that_ends_while_it_is_watched_gives_way(output: Location) -> None:
+    elsewhere(output)
+    threading.Timer(0.1, (output / "lock.json").delete).start()
+    with Lease(output, "ours", beat_seconds=0.4):
+        assert is_held(output, "ours")
+
+
+def test_the_holder_renews_its_lease(output: Location) -> None:
+    with Lease(output, "ours", beat_seconds=0.05):
+        deadline = time.monotonic() + 5
+        while record(output)["beat"] < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert record(output)["beat"] >= 3
+
+
+def test_a_lease_that_was_taken_over_is_neither_renewed_nor_deleted(output: Location) -> None:
+    with Lease(output, "ours", beat_seconds=0.05):
+        elsewhere(output, beat=7)
+        time.sleep(0.3)
+        assert is_held(output, "theirs")
+    assert is_held(output, "theirs")
+    assert record(output)["beat"] == 7
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[1]", b"null", b"{}"])
+def test_a_record_that_makes_no_sense_does_not_block_the_output(
+    output: Location, content: bytes
+) -> None:
+    (output / "lock.json").write_bytes(content)
+    assert not is_held(output, "ours")
+    with Lease(output, "ours", beat_seconds=0.05):
+        assert is_held(output, "ours")
+
+
+@pytest.mark.parametrize("name", ["file", "file/out"])
+def test_an_output_that_cannot_be_written_is_a_storage_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with (
+        pytest.raises(StorageError, match="cannot be written"),
+        Lease(locate(str(tmp_path / name)), "ours"),
+    ):
+        pass
+
+
+def test_a_bucket_that_does_not_exist_is_a_storage_error(s3: S3) -> None:
+    with (
+        pytest.raises(StorageError, match="s3://no-such-bucket/out"),
+        Lease(locate("s3://no-such-bucket/out"), "ours", beat_seconds=0.05),
+    ):
+        pass
+
+
+def test_an_endpoint_that_does_not_answer_is_a_storage_error() -> None:
+    options = {
+        "endpoint_url": "http://127.0.0.1:1",
+        "key": "k",
+        "secret": "s",
+        "config_kwargs": {"retries": {"max_attempts": 1}},
+    }
+    with (
+        pytest.raises(StorageError, match="does not answer"),
+        Lease(locate("s3://bucket/out", options), "ours", beat_seconds=0.05),
+    ):
+        pass
+
+
+def test_a_lease_on_s3_keeps_others_out_as_well(s3: S3) -> None:
+    place = locate("s3://bucket/leased")
+    with Lease(place, "first", beat_seconds=0.1):
+        with pytest.raises(OutputConflictError, match="run first"), Lease(place, "second"):
+            pass
+        assert is_held(place, "first")
+    assert place.names() == []
+
+
+def test_of_two_that_start_at_once_at_most_one_goes_on(s3: S3) -> None:
+    place = locate("s3://bucket/raced")
+    together, held, refused = threading.Barrier(4), [], []
+
+    def run(name: str) -> None:
+        together.wait()
+        try:
+            with Lease(place, name, beat_seconds=0.3):
+                held.append(name)
+                time.sleep(1)
+        except OutputConflictError:
+            refused.append(name)
+
+    threads = [threading.Thread(target=run, args=(f"run-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 3)

@@ -1,0 +1,146 @@
+"""Maps: rows of maps/ with what can be queried, and pictures of maps for a person."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from job import schema
+from job.labels import palette
+from job.maps import MapEncoder, contact_sheet, overlay
+from tests.conftest import picture
+
+NAMES = ("sky", "ground", "building", "tree", "vehicle")
+COLOURS = palette(NAMES)
+
+
+def encoder() -> MapEncoder:
+    return MapEncoder(NAMES, COLOURS, model="a/model", run_id="run-1")
+
+
+def batch(maps: list[np.ndarray], errors: list[str]) -> dict[str, np.ndarray]:
+    column = np.empty(len(maps), object)
+    for row, ids in enumerate(maps):
+        column[row] = ids
+    return {
+        "id": np.arange(len(maps)),
+        "uri": np.array([f"in/{row}.jpg" for row in range(len(maps))], object),
+        "height": np.array([ids.shape[0] for ids in maps], np.int32),
+        "width": np.array([ids.shape[1] for ids in maps], np.int32),
+        "map": column,
+        "confidence": np.full(len(maps), 0.5, np.float32),
+        "error": np.array(errors, object),
+    }
+
+
+def random_map(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 5, (height, width)).astype(np.uint8)
+
+
+def test_rows_have_the_columns_of_the_contract_and_the_error_beside_them() -> None:
+    table = encoder()(batch([random_map(0, 4, 6), random_map(1, 1, 1)], ["", ""]))
+    assert table.schema.names == [*schema.MAPS.names, "error"]
+    assert table.drop_columns(["error"]).schema.types == schema.MAPS.types
+    rows = table.to_pylist()
+    assert [row["id"] for row in rows] == [0, 1]
+    assert rows[0]["model"] == "a/model"
+    assert {row["run_id"] for row in rows} == {"run-1"}
+
+
+def test_the_png_of_a_row_holds_the_class_ids_and_shows_their_colours() -> None:
+    ids = random_map(0, 40, 60)
+    (row,) = encoder()(batch([ids], [""])).to_pylist()
+    with Image.open(io.BytesIO(row["map"]["bytes"])) as png:
+        assert png.format == "PNG"
+        assert np.array_equal(np.asarray(png), ids)
+        assert np.array_equal(np.asarray(png.convert("RGB")), COLOURS[ids])
+    assert row["map"]["path"] is None
+
+
+def test_classes_are_sorted_by_pixels_and_by_id_where_they_are_equal() -> None:
+    ids = np.array([[4, 4, 4, 1], [2, 2, 0, 0]], np.uint8)
+    assert encoder().classes(ids) == [
+        {"label": 4, "name": "vehicle", "pixels": 3},
+        {"label": 0, "name": "sky", "pixels": 2},
+        {"label": 2, "name": "building", "pixels": 2},
+        {"label": 1, "name": "ground", "pixels": 1},
+    ]
+
+
+def test_a_row_that_failed_passes_through_without_a_map() -> None:
+    reason = json.dumps({"stage": "decode", "error_type": "empty", "message": "0 bytes"})
+    maps = [random_map(0, 4, 6), np.zeros((1, 1), np.uint8)]
+    good, bad = encoder()(batch(maps, ["", reason])).to_pylist()
+    assert (good["error"], bad["error"]) == ("", reason)
+    assert good["map"] is not None
+    assert (bad["map"], bad["classes"]) == (None, None)
+    assert bad["uri"] == "in/1.jpg"
+
+
+@pytest.mark.parametrize("errors", [[], ["x"], ["x", "x"]])
+def test_batches_without_any_map_keep_the_schema(errors: list[str]) -> None:
+    maps = [np.zeros((1, 1), np.uint8)] * len(errors)
+    table = encoder()(batch(maps, errors))
+    assert len(table) == len(errors)
+    whole = encoder()(batch([random_map(0, 2, 2)], [""]))
+    assert pa.concat_tables([table, whole]).schema.equals(whole.schema)
+
+
+def test_maps_of_equal_size_may_arrive_as_one_array() -> None:
+    rows = batch([random_map(0, 4, 6), random_map(1, 4, 6)], ["", ""])
+    rows["map"] = np.stack(list(rows["map"]))
+    for row, ids in zip(encoder()(rows).to_pylist(), rows["map"], strict=True):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(row["map"]["bytes"]))), ids)
+
+
+def test_more_than_256_classes_are_16_bit_and_counted() -> None:
+    names = [f"class {label}" for label in range(300)]
+    wide = MapEncoder(names, palette(names), model="m", run_id="r")
+    ids = np.array([[299, 299, 256, 0]], np.uint16)
+    (row,) = wide(batch([ids], [""])).to_pylist()
+    with Image.open(io.BytesIO(row["map"]["bytes"])) as png:
+        assert np.array_equal(np.asarray(png), ids)
+    assert [(c["label"], c["pixels"]) for c in row["classes"]] == [(299, 2), (0, 1), (256, 1)]
+
+
+def test_an_overlay_is_the_image_at_one_end_and_the_colours_at_the_other() -> None:
+    image, ids = picture(0, 20, 30), random_map(0, 20, 30)
+    assert np.array_equal(overlay(image, ids, COLOURS, 0.0), image)
+    assert np.array_equal(overlay(image, ids, COLOURS, 1.0), COLOURS[ids])
+    half = overlay(image, ids, COLOURS, 0.5)
+    assert half.dtype == np.uint8
+    expected = (image.astype(int) + COLOURS[ids]) / 2
+    assert np.abs(half - expected).max() <= 0.5
+
+
+def flat(label: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((60, 80, 3), np.uint8), np.full((60, 80), label, np.uint8)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 1), (4, 2), (7, 3)])
+def test_a_contact_sheet_has_room_for_every_picture(count: int, rows: int) -> None:
+    sheet = contact_sheet([flat(index % 5) for index in range(count)], COLOURS, NAMES, tile=100)
+    assert sheet.mode == "RGB"
+    assert sheet.size == (3 * 108 + 8, rows * (2 * 75 + 16) + 30 + 8)
+
+
+def test_a_contact_sheet_shows_the_picture_above_its_map_and_names_its_classes() -> None:
+    sheet = np.asarray(contact_sheet([flat(1), flat(4)], COLOURS, NAMES, columns=2, tile=100))
+    for column, label in ((0, 1), (1, 4)):
+        left = 8 + column * 108
+        assert (sheet[8 : 8 + 75, left : left + 100] == 0).all()
+        shown = sheet[8 + 75 : 8 + 150, left : left + 100].astype(int)
+        assert np.abs(shown - 0.55 * COLOURS[label]).max() <= 1
+    legend = sheet[-30:].reshape(-1, 3).tolist()
+    for label in range(5):
+        assert (COLOURS[label].tolist() in legend) == (label in (1, 4))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (3, 5), (500, 20)])
+def test_pictures_of_any_shape_fit_their_tile(size: tuple[int, int]) -> None:
+    image, ids = np.full((*size, 3), 9, np.uint8), np.zeros(size, np.uint8)
+    sheet = np.asarray(contact_sheet([(image, ids)], COLOURS, NAMES, columns=1, tile=100))
+    assert (sheet[8 : 8 + 75, 8 : 8 + 100] == 9).all()

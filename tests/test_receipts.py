@@ -1,0 +1,194 @@
+"""Receipts: written when a run starts and again however it ends; what differs is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from job import receipts
+from job.checkpoint import Checkpoint, Origin
+from job.config import JobConfig
+from job.errors import JobError, OutputConflictError, StoppedError
+from job.model import ModelCard
+from job.progress import Snapshot
+from job.receipts import Receipt, check_same_maps, new_run_id, read_all
+from job.resources import Cluster, allot
+from job.storage import Location, locate
+
+ORIGIN = Origin("a/model", "c0ffee", "digest-1")
+SETTINGS = {"precision": "float32", "preprocessing": "SegformerImageProcessorPil"}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Location:
+    return locate(str(tmp_path))
+
+
+def started(images: int = 10, done_before: int = 4, **changes: Any) -> Receipt:
+    card = ModelCard(
+        origin=ORIGIN, labels=("a",), size=None, preprocessing="SegformerImageProcessorPil"
+    )
+    settings = changes.get("settings", SETTINGS)
+    run_id = changes.get("run_id", "run-1")
+    return receipts.start(run_id, "in/", card, settings, images=images, done_before=done_before)
+
+
+def written(output: Location, run_id: str = "run-1") -> dict[str, Any]:
+    return json.loads((output / "runs" / f"{run_id}.json").read_bytes())
+
+
+def test_a_receipt_is_there_as_running_before_anything_is_done(output: Location) -> None:
+    with started().kept_in(output):
+        found = written(output)
+    assert (found["status"], found["images"], found["done_before"]) == ("running", 10, 4)
+    assert found["model"] == {"name": "a/model", "revision": "c0ffee", "digest": "digest-1"}
+    assert found["settings"] == SETTINGS
+    assert found["started"]
+    assert found["ended"] == ""
+    assert set(found["versions"]) >= {"ray", "torch", "transformers"}
+
+
+def test_a_finished_run_says_what_it_has_done(output: Location) -> None:
+    config = JobConfig(input="in", output="out")
+    allotment = allot(config, Cluster(cpus=2, gpus=0, nodes=1), 6)
+    total = Snapshot(maps=5)
+    total.errors.update({"truncated": 1})
+    total.seconds.update({"decode": 2.0, "fetch": 0.0})
+    total.images.update({"decode": 6, "fetch": 6})
+    with started().kept_in(output) as keeping:
+        receipt = keeping.finished(allotment, total)
+    found = written(output)
+    assert (found["status"], found["maps"], found["errors"]) == ("finished", 5, {"truncated": 1})
+    assert found["stages"]["decode"] == {"seconds": 2.0, "images": 6, "images_per_second": 3.0}
+    assert found["stages"]["fetch"]["images_per_second"] == 0.0
+    assert found["allotment"]["workers"] == 1
+    assert found["ended"]
+    assert (receipt.todo, receipt.failed) == (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (
+            JobError("the model is gone. Bring it back"),
+            "failed",
+            "the model is gone. Bring it back",
+        ),
+        (ValueError("first line\nsecond line"), "failed", "first line"),
+        (ValueError(), "failed", "ValueError"),
+        (MemoryError(), "failed", "MemoryError"),
+        (SystemExit(3), "failed", "3"),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
+        (StoppedError("told to stop"), "stopped", "told to stop"),
+    ],
+)
+def test_a_run_that_ends_early_says_how(
+    output: Location, error: BaseException, status: str, message: str
+) -> None:
+    with pytest.raises(type(error)), started().kept_in(output):
+        raise error
+    found = written(output)
+    assert (found["status"], found["message"]) == (status, message)
+    assert found["ended"]
+    assert found["seconds"] >= 0
+
+
+def test_an_error_whose_text_starts_with_a_line_break_is_recorded_and_raised(
+    output: Location,
+) -> None:
+    with pytest.raises(ValueError, match="the reason"), started().kept_in(output):
+        raise ValueError("\nthe reason")
+    assert written(output)["status"] == "failed"
+    assert "the reason" in written(output)["message"]
+
+
+def test_a_rate_is_maps_and_failures_by_the_second() -> None:
+    receipt = started().ending("finished", maps=5, errors={"empty": 1}, seconds=2.0)
+    assert receipt.images_per_second == 3.0
+    assert started().images_per_second == 0.0
+
+
+def test_run_ids_sort_by_time_and_do_not_repeat() -> None:
+    names = [new_run_id() for _ in range(50)]
+    assert len(set(names)) > 45
+    assert all(len(name) == len(names[0]) and name[8] == "T" for name in names)
+
+
+def test_receipts_are_read_oldest_first(output: Location) -> None:
+    for run_id in ("20260102T000000-aaaa", "20260101T000000-ffff"):
+        started(run_id=run_id).write(output)
+    (output / "runs" / "notes.txt").write_bytes(b"not a receipt")
+    assert [found["run_id"][:8] for found in read_all(output)] == ["20260101", "20260102"]
+
+
+def test_no_receipts_is_an_output_for_any_model(output: Location) -> None:
+    assert read_all(output) == []
+    check_same_maps(output, ORIGIN, SETTINGS)
+
+
+def test_the_same_model_and_settings_go_on(output: Location) -> None:
+    started().write(output)
+    check_same_maps(output, ORIGIN, SETTINGS)
+    moved = Origin("s3://elsewhere/model", None, ORIGIN.digest)
+    check_same_maps(output, moved, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("origin", "settings", "says"),
+    [
+        (Origin("b/model", None, "2"), SETTINGS, "the model was a/model and is now b/model"),
+        (
+            Origin("a/model", "decaf", "2"),
+            SETTINGS,
+            "the model's revision was c0ffee and is now decaf",
+        ),
+        (Origin("a/model", "c0ffee", "2"), SETTINGS, "files of the model a/model have changed"),
+        (
+            ORIGIN,
+            {**SETTINGS, "precision": "bfloat16"},
+            "precision was 'float32' and is now 'bfloat16'",
+        ),
+        (ORIGIN, {**SETTINGS, "folded": True}, "folded was None and is now True"),
+        (
+            Origin("b/model", None, "2"),
+            {**SETTINGS, "preprocessing": "Other"},
+            "the model was .*; preprocessing was 'SegformerImageProcessorPil' and is now 'Other'",
+        ),
+    ],
+)
+def test_what_would_make_other_maps_is_named_with_the_way_out(
+    output: Location, origin: Origin, settings: dict[str, Any], says: str
+) -> None:
+    started().write(output)
+    with pytest.raises(OutputConflictError, match=f"{says}.*another OUTPUT"):
+        check_same_maps(output, origin, settings)
+
+
+def test_auto_is_what_the_first_run_has_settled(output: Location) -> None:
+    auto = {**SETTINGS, "precision": "auto"}
+    assert check_same_maps(output, ORIGIN, auto) == auto
+    started(settings={**SETTINGS, "precision": "bfloat16"}).write(output)
+    assert check_same_maps(output, ORIGIN, auto)["precision"] == "bfloat16"
+    assert auto["precision"] == "auto", "the caller's settings are left as they are"
+    with pytest.raises(OutputConflictError, match="'bfloat16' and is now 'float32'"):
+        check_same_maps(output, ORIGIN, SETTINGS)
+
+
+def test_the_settings_are_those_that_decide_what_the_maps_are(model_dir: Path) -> None:
+    card = ModelCard.of(Checkpoint.from_model(str(model_dir)))
+    config = JobConfig(input="in", output="out", batch_size=3, workers=5)
+    assert receipts.settings_of(config, card) == SETTINGS
+    reference = receipts.settings_of(config.model_copy(update={"reference": True}), card)
+    assert reference != SETTINGS
+
+
+def test_a_checkpoint_tells_the_receipt_where_it_came_from(
+    output: Location, model_dir: Path
+) -> None:
+    card = ModelCard.of(Checkpoint.from_model(str(model_dir)))
+    receipts.start("run-1", "in", card, SETTINGS, images=1, done_before=0).write(output)
+    found = written(output)
+    assert found["model"]["name"] == str(model_dir)
+    assert len(found["model"]["digest"]) == 64
+    check_same_maps(output, card.origin, SETTINGS)

@@ -1,0 +1,74 @@
+"""Schemas: what they promise other tools is what those tools make of them."""
+
+import json
+from pathlib import Path
+
+import datasets
+import duckdb
+import polars
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Features, Image, List, Value
+
+from job import schema
+
+
+def test_the_metadata_is_what_datasets_writes_for_these_features() -> None:
+    features = Features(
+        {
+            "id": Value("int64"),
+            "uri": Value("string"),
+            "height": Value("int32"),
+            "width": Value("int32"),
+            "map": Image(),
+            "classes": List(
+                {"label": Value("int32"), "name": Value("string"), "pixels": Value("int64")}
+            ),
+            "confidence": Value("float32"),
+            "model": Value("string"),
+            "run_id": Value("string"),
+        }
+    )
+    written = json.loads(features.arrow_schema.metadata[b"huggingface"])["info"]["features"]
+    ours = json.loads(schema.MAPS.metadata[b"huggingface"])["info"]["features"]
+    assert ours == written
+    assert Features.from_arrow_schema(schema.MAPS) == features
+
+
+def test_datasets_loads_a_file_of_this_schema_with_its_features(tmp_path: Path) -> None:
+    row = dict.fromkeys(schema.MAPS.names)
+    row.update(id=1, uri="a.jpg", height=1, width=1, model="m", run_id="r", confidence=0.5)
+    row.update(classes=[{"label": 0, "name": "wall", "pixels": 1}])
+    pq.write_table(pa.Table.from_pylist([row], schema=schema.MAPS), tmp_path / "x.parquet")
+    loaded = datasets.load_dataset(
+        "parquet",
+        data_files=str(tmp_path / "x.parquet"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert len(loaded) == 1
+    assert isinstance(loaded.features["map"], Image)
+    assert loaded.features == Features.from_arrow_schema(schema.MAPS)
+
+
+def test_the_columns_are_those_of_the_output_contract() -> None:
+    assert schema.MANIFEST.names == ["id", "uri", "size", "etag"]
+    assert schema.MAPS.names == [
+        *("id", "uri", "height", "width", "map"),
+        *("classes", "confidence", "model", "run_id"),
+    ]
+    assert schema.ERRORS.names == [
+        *("id", "uri", "stage", "error_type", "message", "retryable", "run_id"),
+    ]
+    assert schema.MAPS.field("map").type == pa.struct([("bytes", pa.binary()), ("path", pa.utf8())])
+
+
+@pytest.mark.parametrize("of", [schema.MANIFEST, schema.MAPS, schema.ERRORS])
+def test_other_tools_read_the_columns_as_they_are(tmp_path: Path, of: pa.Schema) -> None:
+    file = str(tmp_path / "x.parquet")
+    pq.write_table(of.empty_table(), file)
+    assert duckdb.sql(f"select * from '{file}'").columns == of.names
+    assert polars.read_parquet(file).columns == of.names
+    assert pq.read_schema(file).equals(of)
+    assert pq.read_schema(file).metadata == of.metadata

@@ -1,0 +1,517 @@
+"""Segmentation: the predictor equals sequential inference, whatever image, processor or model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    BeitConfig,
+    BeitForSemanticSegmentation,
+    MobileViTConfig,
+    MobileViTForSemanticSegmentation,
+    SegformerConfig,
+    SegformerForImageClassification,
+    SegformerForSemanticSegmentation,
+    SegformerModel,
+)
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+
+from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
+from job.errors import ModelError
+from job.forward import Forward
+from job.image_loader import ImageLoader
+from job.model import ModelCard, ModelSize, load_image_processor, load_model
+from job.storage import locate
+from tests.conftest import LABELS, PHOTOS, make_model, picture
+
+SIZES = [(1, 1), (1, 300), (300, 1), (96, 96), (95, 97), (24, 24), (57, 183), (400, 30), (2, 2)]
+
+
+@pytest.fixture(scope="module")
+def loaded(model_dir: Path) -> tuple[Any, Any]:
+    return load_model(Checkpoint.from_directory(model_dir))
+
+
+@pytest.fixture
+def folder(model_dir: Path, tmp_path: Path) -> Path:
+    """A model's directory that a test may change."""
+    return shutil.copytree(model_dir, tmp_path / "model")
+
+
+def pictures(sizes: list[tuple[int, int]]) -> list[np.ndarray]:
+    return [picture(seed, *size).copy() for seed, size in enumerate(sizes)]
+
+
+def sequential(images: list[np.ndarray], model: Any, processor: Any) -> list[np.ndarray]:
+    """The maps of the reference, of Pillow images as the notebook has them."""
+    return predict_sequential([Image.fromarray(image) for image in images], model, processor)
+
+
+def batch(images: list[np.ndarray], **columns: Any) -> dict[str, np.ndarray]:
+    column = np.empty(len(images), object)
+    for row, image in enumerate(images):
+        column[row] = image
+    return {"image": column, **columns}
+
+
+def check_equal(found: Any, expected: list[np.ndarray]) -> None:
+    """Every map has the pixels of the reference."""
+    assert list(found["error"]) == [""] * len(expected)
+    for ids, reference in zip(found["map"], expected, strict=True):
+        assert ids.dtype == np.uint8
+        assert ids.shape == reference.shape
+        assert np.array_equal(ids, reference), f"{(ids != reference).sum()} of {ids.shape}"
+
+
+# Equal to sequential inference
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_maps_equal_sequential_inference_in_every_pixel(
+    loaded: tuple[Any, Any], reference: bool
+) -> None:
+    images = pictures(SIZES)
+    predictor = SemanticSegmentationPredictor(*loaded, reference=reference)
+    found = predictor.predict(batch(images))
+    check_equal(found, sequential(images, *loaded))
+    assert ((found["confidence"] > 0.2) & (found["confidence"] <= 1)).all()
+    assert found["confidence"].dtype == np.float32
+
+
+@pytest.mark.parametrize("images_at_once", [2, 3, 16])
+def test_several_images_in_one_pass_give_the_maps_of_each_alone(
+    loaded: tuple[Any, Any], images_at_once: int
+) -> None:
+    images = pictures(SIZES)
+    predictor = SemanticSegmentationPredictor(*loaded, images_at_once=images_at_once)
+    check_equal(predictor.predict(batch(images)), sequential(images, *loaded))
+
+
+def test_images_that_the_loader_has_resized_give_the_same_maps(
+    loaded: tuple[Any, Any], tmp_path: Path
+) -> None:
+    images = pictures(SIZES)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    (tmp_path / "zero.png").write_bytes(b"")
+    names = [*(f"{number}.png" for number in range(len(images))), "zero.png", "gone.png"]
+    loader = ImageLoader(locate(str(tmp_path)), ModelSize.of(loaded[1]))
+    rows = loader.transform_batch(
+        {
+            "id": np.arange(len(names)),
+            "uri": np.array([str(tmp_path / name) for name in names], object),
+        }
+    )
+    assert rows["image"].shape == (len(names), 96, 96, 3)
+    reasons = [json.loads(error) for error in rows["error"][-2:]]
+    assert [reason["error_type"] for reason in reasons] == ["empty", "missing"]
+    assert [reason["stage"] for reason in reasons] == ["decode", "fetch"]
+    found = SemanticSegmentationPredictor(*loaded).predict(rows)
+    assert list(found["error"][-2:]) == list(rows["error"][-2:]), "passed on as they are"
+    assert np.isnan(found["confidence"][-2:]).all()
+    good = {name: column[:-2] for name, column in found.items()}
+    check_equal(good, sequential(images, *loaded))
+
+
+def test_a_storage_that_stops_to_answer_fails_images_which_may_be_tried_again() -> None:
+    options = {
+        "endpoint_url": "http://127.0.0.1:1",
+        "key": "k",
+        "secret": "s",
+        "config_kwargs": {"retries": {"max_attempts": 1}},
+    }
+    loader = ImageLoader(locate("s3://bucket/in", options), ModelSize(8, 8, 2))
+    uris = np.array(["s3://bucket/in/a.jpg", "s3://bucket/in/b.jpg"], object)
+    rows = loader.transform_batch({"id": np.arange(2), "uri": uris})
+    for reason in map(json.loads, rows["error"]):
+        assert (reason["stage"], reason["error_type"]) == ("fetch", "fetch_failed")
+        assert reason["retryable"]
+
+
+def test_a_batch_of_equal_images_or_of_none_is_a_batch(loaded: tuple[Any, Any]) -> None:
+    predictor = SemanticSegmentationPredictor(*loaded)
+    stacked = np.stack(pictures([(20, 30)] * 2))
+    check_equal(predictor.predict({"image": stacked}), sequential(list(stacked), *loaded))
+    nothing = predictor.predict({"image": np.empty((0, 96, 96, 3), np.uint8)})
+    assert [len(column) for column in nothing.values()] == [0, 0, 0]
+
+
+def test_the_published_processor_of_ade20k_loads_and_is_exact(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    if not PHOTOS.is_dir():
+        pytest.skip("the shared files are not here")
+    shutil.copytree(model_dir, tmp_path / "model")
+    shutil.copy(PHOTOS / "segformer" / "preprocessor_config.json", tmp_path / "model")
+    model, processor = load_model(Checkpoint.from_directory(tmp_path / "model"))
+    assert type(processor).__name__ == "SegformerImageProcessorPil"
+    assert ModelSize.of(processor) == ModelSize(512, 512, 2)
+    images = pictures([(40, 60)])
+    predictor = SemanticSegmentationPredictor(model, processor)
+    check_equal(predictor.predict(batch(images)), sequential(images, model, processor))
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        ({"size": {"height": 96, "width": 64}}, True),
+        ({"size": {"height": 64, "width": 96}, "resample": 3}, True),
+        ({"size": {"height": 64, "width": 64}, "resample": 1}, True),
+        ({"size": {"height": 64, "width": 64}, "resample": 0}, True),
+        ({"size": {"height": 64, "width": 64}, "do_rescale": False}, True),
+        ({"size": {"height": 64, "width": 64}, "do_normalize": False}, True),
+        ({"size": {"height": 64, "width": 64}, "rescale_factor": 0.5}, True),
+        ({"size": {"height": 64, "width": 64}, "image_mean": [0.1, 0.2, 0.3]}, True),
+        ({"size": {"shortest_edge": 64}}, False),
+        ({"do_resize": False}, False),
+        ({"size": {"height": 64, "width": 64}, "do_pad": True, "pad_size": None}, False),
+        (
+            {
+                "size": {"height": 80, "width": 80},
+                "do_center_crop": True,
+                "crop_size": {"height": 64, "width": 64},
+            },
+            False,
+        ),
+    ],
+    ids=str,
+)
+def test_any_settings_of_the_processor_give_the_maps_of_sequential_inference(
+    loaded: tuple[Any, Any], options: dict[str, Any], known: bool
+) -> None:
+    processor = SegformerImageProcessorPil(**options)
+    assert (ModelSize.of(processor) is not None) == known
+    images = pictures([(64, 64), (70, 90), (121, 64)])
+    predictor = SemanticSegmentationPredictor(loaded[0], processor, reference=True)
+    expected = sequential(images, loaded[0], processor)
+    check_equal(predictor.predict(batch(images)), expected)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 4])
+def test_a_few_rows_of_pixels_are_not_taken_for_channels(
+    loaded: tuple[Any, Any], height: int
+) -> None:
+    """A (3, width, 3) array has its channels last, whatever a processor may guess."""
+    processor = SegformerImageProcessorPil(size={"shortest_edge": 48})
+    images = pictures([(height, 40)])
+    predictor = SemanticSegmentationPredictor(loaded[0], processor, reference=True)
+    check_equal(predictor.predict(batch(images)), sequential(images, loaded[0], processor))
+
+
+def tiny_beit() -> tuple[Any, dict[str, Any]]:
+    config = BeitConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        out_indices=[1, 2, 3, 4],
+        pool_scales=[1, 2],
+        use_auxiliary_head=False,
+        num_labels=5,
+    )
+    settings = {
+        "image_processor_type": "BeitImageProcessor",
+        "size": {"height": 32, "width": 32},
+        "do_center_crop": False,
+        "do_resize": True,
+    }
+    return BeitForSemanticSegmentation(config), settings
+
+
+def tiny_mobilevit() -> tuple[Any, dict[str, Any]]:
+    config = MobileViTConfig(
+        image_size=64,
+        hidden_sizes=[8, 12, 16],
+        neck_hidden_sizes=[4, 8, 8, 12, 12, 16, 16],
+        num_attention_heads=2,
+        aspp_out_channels=16,
+        num_labels=5,
+    )
+    settings = {
+        "image_processor_type": "MobileViTImageProcessor",
+        "size": {"shortest_edge": 72},
+        "crop_size": {"height": 64, "width": 64},
+    }
+    return MobileViTForSemanticSegmentation(config), settings
+
+
+@pytest.mark.parametrize("build", [tiny_beit, tiny_mobilevit])
+def test_other_architectures_predict_what_sequential_inference_gives(
+    build: Callable[[], tuple[Any, dict[str, Any]]], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, settings = build()
+    model.eval().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    checkpoint = Checkpoint.from_model(str(tmp_path))
+    card = ModelCard.of(checkpoint)
+    assert len(card.labels) == 5
+    assert card.size is None
+    images = pictures([(64, 64), (33, 80), (90, 41)])
+    expected = sequential(images, *load_model(checkpoint))
+    predictor = SemanticSegmentationPredictor.from_checkpoint(checkpoint, images_at_once=4)
+    check_equal(predictor.predict(batch(images)), expected)
+
+
+# What goes wrong
+
+
+def predictor_with(
+    loaded: tuple[Any, Any], before: Callable[[torch.Tensor], None], images_at_once: int = 8
+) -> SemanticSegmentationPredictor:
+    """A predictor whose model first does something with what it is given."""
+    model, processor = loaded
+
+    def scores(pixels: torch.Tensor) -> torch.Tensor:
+        before(pixels)
+        return model(pixel_values=pixels).logits
+
+    return SemanticSegmentationPredictor(
+        model, processor, forward=Forward(scores, "float32"), images_at_once=images_at_once
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("out of memory"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    loaded: tuple[Any, Any], error: BaseException
+) -> None:
+    tried = []
+
+    def only_two_fit(pixels: torch.Tensor) -> None:
+        tried.append(len(pixels))
+        if len(pixels) > 2:
+            raise error
+
+    images = pictures(SIZES[:8])
+    found = predictor_with(loaded, only_two_fit).predict(batch(images))
+    check_equal(found, sequential(images, *loaded))
+    assert tried == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_one_image_that_does_not_fit_fails_alone(loaded: tuple[Any, Any]) -> None:
+    images = pictures([(50, 50)] * 5)
+    images[2][:] = 255
+
+    def white_does_not_fit(pixels: torch.Tensor) -> None:
+        if any(image.min() > 2 for image in pixels):
+            raise RuntimeError("out of memory")
+
+    found = predictor_with(loaded, white_does_not_fit).predict(batch(images))
+    assert [bool(error) for error in found["error"]] == [False, False, True, False, False]
+    reason = json.loads(found["error"][2])
+    assert (reason["stage"], reason["error_type"]) == ("predict", "out_of_memory")
+    assert found["map"][2].shape == (1, 1)
+    assert np.isnan(found["confidence"][2])
+    for row, expected in enumerate(sequential(images, *loaded)):
+        assert row == 2 or np.array_equal(found["map"][row], expected)
+
+
+def test_an_image_that_the_model_refuses_fails_alone(loaded: tuple[Any, Any]) -> None:
+    images = pictures([(50, 50)] * 3)
+    images[0][:] = 0
+
+    def no_black(pixels: torch.Tensor) -> None:
+        if any(image.max() < -1 for image in pixels):
+            raise ValueError("black is no colour")
+
+    found = predictor_with(loaded, no_black).predict(batch(images))
+    assert [bool(error) for error in found["error"]] == [True, False, False]
+    reason = json.loads(found["error"][0])
+    assert reason["error_type"] == "not_predictable"
+    assert "black is no colour" in reason["message"]
+
+
+def test_an_image_too_small_for_a_processor_that_keeps_its_size_fails_alone(
+    loaded: tuple[Any, Any],
+) -> None:
+    processor = SegformerImageProcessorPil(do_resize=False)
+    images = pictures([(64, 64), (1, 1), (70, 64)])
+    found = SemanticSegmentationPredictor(loaded[0], processor).predict(batch(images))
+    assert [bool(error) for error in found["error"]][::2] == [False, False]
+
+
+def test_another_error_of_the_model_ends_the_run(loaded: tuple[Any, Any]) -> None:
+    def broken(pixels: torch.Tensor) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        predictor_with(loaded, broken).predict(batch(pictures([(5, 5)])))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_a_model_error(model_dir: Path) -> None:
+    checkpoint = Checkpoint.from_directory(model_dir)
+    with pytest.raises(ModelError, match=r"torch sees none\. Use --gpus-per-worker 0"):
+        SemanticSegmentationPredictor.from_checkpoint(checkpoint, use_gpu=True)
+
+
+# Models
+
+
+def test_a_dict_of_model_and_processor_is_a_checkpoint_too(loaded: tuple[Any, Any]) -> None:
+    model, processor = loaded
+    checkpoint = Checkpoint.from_dict({"model": model, "image_processor": processor})
+    images = pictures([(30, 40)])
+    found = SemanticSegmentationPredictor.from_checkpoint(checkpoint).predict(batch(images))
+    check_equal(found, sequential(images, model, processor))
+
+
+def test_a_card_tells_labels_size_and_origin(model_dir: Path) -> None:
+    checkpoint = Checkpoint.from_model(str(model_dir))
+    card = ModelCard.of(checkpoint)
+    assert card.labels == tuple(name.strip() for name in LABELS)
+    assert card.size == ModelSize(96, 96, 2)
+    assert card.origin == checkpoint.origin
+    with pytest.raises(ModelError, match=r"was not made by Checkpoint\.from_model"):
+        ModelCard.of(Checkpoint.from_directory(model_dir))
+
+
+def tiny_config() -> SegformerConfig:
+    return SegformerConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 1, 2, 4]
+    )
+
+
+@pytest.mark.parametrize("kind", [SegformerForImageClassification, SegformerModel])
+def test_a_model_that_is_not_for_segmentation_is_refused(kind: type[Any], folder: Path) -> None:
+    kind(tiny_config()).save_pretrained(folder)
+    checkpoint = Checkpoint.from_model(str(folder))
+    for use in (ModelCard.of, load_model):
+        with pytest.raises(ModelError, match=f"not a semantic-segmentation .*{kind.__name__}"):
+            use(checkpoint)
+
+
+def test_weights_of_another_model_under_the_right_name_are_refused(folder: Path) -> None:
+    wanted = json.loads((folder / "config.json").read_text())
+    SegformerForImageClassification(tiny_config()).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(wanted))
+    with pytest.raises(ModelError, match=r"lacks \d+ weights .*decode_head"):
+        load_model(Checkpoint.from_model(str(folder)))
+
+
+def test_weights_of_other_shapes_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = make_model(tmp_path / "other", labels=("a", "b", "c"))
+    shutil.copy(other / "model.safetensors", folder)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(Checkpoint.from_model(str(folder)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_weights_that_are_cut_short_are_a_model_error(folder: Path, share: float) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: int(len(weights) * share)])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(Checkpoint.from_model(str(folder)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "no-such-type"},
+        {"model_type": None},
+        {"model_type": "bert", "architectures": ["BertModel"]},
+        {"architectures": None},
+        {"architectures": "SegformerForSemanticSegmentation!"},
+        {"depths": "many"},
+        {"id2label": {"first": "wall"}},
+        {"id2label": 5},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_makes_no_sense_is_a_model_error(
+    folder: Path, changes: dict[str, Any]
+) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, **changes}))
+    with pytest.raises(ModelError):
+        load_model(Checkpoint.from_model(str(folder)))
+
+
+@pytest.mark.parametrize("content", ["[]", "5"])
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_json_that_is_no_object_is_a_model_error(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    with pytest.raises(ModelError):
+        load_model(Checkpoint.from_model(str(folder)))
+
+
+def test_no_code_of_a_checkpoint_is_run(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings.update(model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModel": "own.Model"})
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError):
+        ModelCard.of(Checkpoint.from_model(str(folder)))
+    with pytest.raises(ModelError):
+        load_model(Checkpoint.from_directory(folder))
+    assert not (folder / "ran").exists()
+
+
+# Image processors
+
+
+@pytest.mark.parametrize(
+    "name", ["SegformerFeatureExtractor", "SegformerImageProcessor", "SegformerImageProcessorFast"]
+)
+def test_processors_of_every_age_load_as_their_pillow_backend(folder: Path, name: str) -> None:
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["image_processor_type"] = name
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert type(load_image_processor(str(folder))).__name__ == "SegformerImageProcessorPil"
+
+
+def test_a_processor_that_is_not_named_is_that_of_the_model(folder: Path) -> None:
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    del settings["image_processor_type"]
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert type(load_image_processor(str(folder))).__name__ == "SegformerImageProcessorPil"
+
+
+@pytest.mark.parametrize("name", ["NoSuchImageProcessor", ""])
+def test_a_processor_of_an_unknown_name_is_a_model_error(folder: Path, name: str) -> None:
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "config.json").unlink()
+    settings["image_processor_type"] = name
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="image processor cannot be loaded"):
+        load_image_processor(str(folder))
+
+
+def test_a_size_resizes_as_the_processor_does() -> None:
+    for resample in range(6):
+        processor = SegformerImageProcessorPil(
+            size={"height": 40, "width": 30},
+            resample=resample,
+            do_rescale=False,
+            do_normalize=False,
+        )
+        size = ModelSize.of(processor)
+        assert size is not None
+        for image in pictures([(7, 90), (40, 30), (121, 64), (1, 1)]):
+            upright = Image.fromarray(image)
+            (expected,) = processor(images=[upright], return_tensors="np").pixel_values
+            found = np.asarray(size.resize(upright))
+            assert np.array_equal(found.transpose(2, 0, 1), expected)
+
+
+def test_a_model_of_segformer_keeps_its_classes() -> None:
+    model = SegformerForSemanticSegmentation(tiny_config())
+    assert SemanticSegmentationPredictor(
+        model.eval(), SegformerImageProcessorPil(size={"height": 32, "width": 32})
+    ).labels == ("LABEL_0", "LABEL_1")

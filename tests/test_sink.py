@@ -1,0 +1,292 @@
+"""Sink: each row in one of maps/ and errors/, and nothing double or half after any crash."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from job import schema
+from job.errors import ImageError, OutputConflictError
+from job.image_loader import failure
+from job.lease import Lease
+from job.manifest import ManifestSource
+from job.maps import MapEncoder
+from job.progress import Tally
+from job.sink import Commits, MapSink, committing
+from job.storage import Location, locate
+from tests.conftest import S3
+from tests.outputs import rows
+
+NAMES = ("sky", "ground")
+COLOURS = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Location:
+    return locate(str(tmp_path / "out"))
+
+
+def ids_file(ids: list[int]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"id": pa.array(ids, pa.int64())}), buffer)
+    return buffer.getvalue()
+
+
+def tree(output: Location) -> set[str]:
+    root = Path(output.path)
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def leave(output: Location, *names: str) -> None:
+    """What a crashed run has left: records and data files."""
+    for name in names:
+        (output / name).write_bytes(ids_file([1, 2]))
+
+
+# What a crash leaves
+
+
+PENDING, COMMITTED = "checkpoint/run-000000.pending.parquet", "checkpoint/run-000000.parquet"
+MAPS, ERRORS = "maps/run-000000.parquet", "errors/run-000000.parquet"
+
+
+@pytest.mark.parametrize(
+    ("left", "kept", "unfinished"),
+    [
+        ([], [], 0),
+        ([PENDING], [], 1),
+        ([PENDING, MAPS], [], 1),
+        ([PENDING, ERRORS], [], 1),
+        ([PENDING, MAPS, ERRORS], [], 1),
+        ([PENDING, COMMITTED, MAPS, ERRORS], [COMMITTED, MAPS, ERRORS], 0),
+        ([PENDING, COMMITTED], [COMMITTED], 0),
+        ([COMMITTED], [COMMITTED], 0),
+        ([COMMITTED, MAPS, ERRORS], [COMMITTED, MAPS, ERRORS], 0),
+    ],
+)
+def test_recovery_keeps_what_was_committed_and_removes_the_rest(
+    output: Location, left: list[str], kept: list[str], unfinished: int
+) -> None:
+    leave(output, *left)
+    assert Commits(output).recover() == unfinished
+    assert tree(output) == set(kept)
+    assert Commits(output).recover() == 0
+    assert Commits(output).done().tolist() == ([1, 2] if COMMITTED in kept else [])
+
+
+def test_recovery_touches_nothing_of_other_tasks_or_runs(output: Location) -> None:
+    others = [
+        "checkpoint/run-000001.parquet",
+        "maps/run-000001.parquet",
+        "maps/run-0000000.parquet",
+        "maps/other-000000.parquet",
+        "errors/run-000000.parquet.bak",
+        "manifest/part-0.parquet",
+        "runs/run.json",
+    ]
+    leave(output, PENDING, MAPS, *others)
+    Commits(output).recover()
+    assert tree(output) == set(others)
+
+
+def test_recovery_works_on_s3_as_well(s3: S3) -> None:
+    place = locate("s3://bucket/recovered")
+    leave(place, PENDING, MAPS, "checkpoint/run-000001.parquet", "maps/run-000001.parquet")
+    assert Commits(place).recover() == 1
+    assert (place / "maps").names() == (place / "checkpoint").names() == ["run-000001.parquet"]
+    assert Commits(place).done().tolist() == [1, 2]
+
+
+def test_done_ids_are_sorted_and_single(output: Location) -> None:
+    (output / "checkpoint" / "a.parquet").write_bytes(ids_file([5, 1, 3]))
+    (output / "checkpoint" / "b.parquet").write_bytes(ids_file([2, 3]))
+    (output / "checkpoint" / "c.pending.parquet").write_bytes(ids_file([9]))
+    (output / "checkpoint" / "notes.txt").write_bytes(b"")
+    done = Commits(output).done()
+    assert done.tolist() == [1, 2, 3, 5]
+    assert done.dtype == np.int64
+
+
+def test_nothing_is_done_where_nothing_is(output: Location) -> None:
+    assert Commits(output).done().tolist() == []
+    assert Commits(output).recover() == 0
+
+
+# Writing
+
+
+def encoded(table: dict[str, np.ndarray]) -> pa.Table:
+    """Rows as the encoder leaves them: every id that can be divided by 5 has failed."""
+    count = len(table["id"])
+    bad = [number % 5 == 0 for number in table["id"]]
+    reason = failure("decode", ImageError("truncated", "cut short"))
+    maps = np.empty(count, object)
+    for row, number in enumerate(table["id"]):
+        maps[row] = np.full((3, 1 + int(number)), number % 2, np.uint8)
+    batch = {
+        "id": table["id"],
+        "uri": table["uri"],
+        "height": np.full(count, 3, np.int32),
+        "width": table["id"].astype(np.int32) + 1,
+        "map": maps,
+        "confidence": np.full(count, 0.5, np.float32),
+        "error": np.array([reason if wrong else "" for wrong in bad], object),
+    }
+    return MapEncoder(NAMES, COLOURS, model="m", run_id="run-1")(batch)
+
+
+def write(output: Location, images: range, rows_per_file: int = 4) -> Any:
+    """Write images as a run does, and return what the tally has counted."""
+    listed = pa.table({"id": list(images), "uri": [f"in/{number}.jpg" for number in images]})
+    source = ManifestSource(listed, 2)
+    tally = Tally.remote()
+    with committing(output):
+        # A Dataset keeps the settings that it was made under.
+        dataset = ray.data.read_datasource(
+            source, override_num_blocks=source.tasks, num_cpus=0.5
+        ).map_batches(encoded, batch_format="numpy", batch_size=None, num_cpus=0.25)
+        dataset.write_datasink(
+            MapSink(output, "run-1", rows_per_file, tally), ray_remote_args={"num_cpus": 0.1}
+        )
+    return ray.get(tally.snapshot.remote())
+
+
+@pytest.fixture(scope="module")
+def written(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Location, Any]:
+    """The OUTPUT of one small write, and what the tally has counted."""
+    output = locate(str(tmp_path_factory.mktemp("written")))
+    with Lease(output, "run-1"):
+        return output, write(output, range(12))
+
+
+def test_rows_are_split_between_maps_and_errors(written: tuple[Location, Any]) -> None:
+    output, total = written
+    maps, errors = rows(output.path, "maps"), rows(output.path, "errors")
+    assert sorted(row["id"] for row in maps) == [1, 2, 3, 4, 6, 7, 8, 9, 11]
+    assert sorted(row["id"] for row in errors) == [0, 5, 10]
+    assert errors[0] == {
+        "id": errors[0]["id"],
+        "uri": f"in/{errors[0]['id']}.jpg",
+        "stage": "decode",
+        "error_type": "truncated",
+        "message": "cut short",
+        "retryable": False,
+        "run_id": "run-1",
+    }
+    assert (total.maps, dict(total.errors)) == (9, {"truncated": 3})
+    assert total.images["write"] == 12
+
+
+def test_every_written_id_is_committed(written: tuple[Location, Any]) -> None:
+    output, _ = written
+    assert Commits(output).done().tolist() == list(range(12))
+    assert not [name for name in (output / "checkpoint").names() if ".pending" in name]
+    assert Commits(output).recover() == 0
+
+
+def test_files_bear_the_run_and_the_records_bear_their_names(written: tuple[Location, Any]) -> None:
+    output, _ = written
+    maps, errors = (output / "maps").names(), (output / "errors").names()
+    assert all(name.startswith("run-1-") and name.endswith(".parquet") for name in maps + errors)
+    assert set(maps + errors) == set((output / "checkpoint").names())
+    assert len(maps) == 3, "four rows to a file, of blocks of two"
+
+
+def test_files_have_the_schemas_of_the_contract(written: tuple[Location, Any]) -> None:
+    output, _ = written
+    for folder, expected in (("maps", schema.MAPS), ("errors", schema.ERRORS)):
+        for name in (output / folder).names():
+            found = pq.read_schema(f"{output.path}/{folder}/{name}")
+            assert found.equals(expected)
+            assert found.metadata == expected.metadata
+
+
+def test_pngs_are_not_compressed_again_and_the_rest_is(written: tuple[Location, Any]) -> None:
+    output, _ = written
+    metadata = pq.read_metadata(f"{output.path}/maps/{(output / 'maps').names()[0]}")
+    found = {
+        metadata.row_group(0).column(index).path_in_schema: metadata.row_group(0)
+        .column(index)
+        .compression
+        for index in range(metadata.num_columns)
+    }
+    assert found.pop("map.bytes") == "UNCOMPRESSED"
+    assert set(found.values()) == {"ZSTD"}
+    assert any(path.startswith("classes.") for path in found)
+
+
+def test_the_setting_of_ray_data_is_put_back(output: Location) -> None:
+    before = ray.data.DataContext.get_current().checkpoint_config
+    with committing(output):
+        assert ray.data.DataContext.get_current().checkpoint_config is not before
+    assert ray.data.DataContext.get_current().checkpoint_config is before
+    with pytest.raises(KeyError), committing(output):
+        raise KeyError
+    assert ray.data.DataContext.get_current().checkpoint_config is before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_that_does_not_hold_the_output_writes_nothing(output: Location) -> None:
+    with pytest.raises(Exception, match=r"no longer holds .*another run took over"):
+        write(output, range(4))
+    assert not (output / "maps").names()
+    assert not (output / "errors").names()
+    assert Commits(output).done().tolist() == []
+
+
+class Block:
+    """What Ray Data hands to a sink beside the rows."""
+
+    task_idx = 7
+
+
+class LosesLease(Location):
+    """A storage on which the lease is lost right after the first file was written."""
+
+    def __truediv__(self, name: str) -> "LosesLease":
+        return LosesLease(self.fs, f"{self.path}/{name}")
+
+    def write_bytes(self, data: bytes) -> None:
+        super().write_bytes(data)
+        root = Location(self.fs, self.path.rsplit("/", 2)[0])
+        (root / "lock.json").write_bytes(json.dumps({"run_id": "run-2"}).encode())
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_lease_lost_while_writing_leaves_nothing_behind(output: Location) -> None:
+    (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
+    tally = Tally.remote()
+    sink = MapSink(LosesLease(output.fs, output.path), "run-1", 4, tally)
+    table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
+    with pytest.raises(OutputConflictError, match="another run took over"):
+        sink.write([table], Block())
+    assert tree(output) == {"lock.json"}
+    assert ray.get(tally.snapshot.remote()).done == 0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_retried_task_overwrites_what_it_wrote_before(output: Location) -> None:
+    (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
+    tally = Tally.remote()
+    sink = MapSink(output, "run-1", 4, tally)
+    table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
+    for _ in range(2):
+        sink.write([table.slice(0, 2), table.slice(2), table.slice(0, 0)], Block())
+    assert tree(output) == {"lock.json", "maps/run-1-000007.parquet", "errors/run-1-000007.parquet"}
+    assert len(rows(output.path, "maps")) == 4
+    total = ray.get(tally.snapshot.remote())
+    assert (total.maps, total.errors.total()) == (4, 2)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_task_without_rows_writes_no_file(output: Location) -> None:
+    sink = MapSink(output, "run-1", 4, None)
+    sink.write([encoded({"id": np.arange(0), "uri": np.empty(0, object)})], Block())
+    sink.write([], Block())
+    assert not output.exists()

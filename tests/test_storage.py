@@ -1,0 +1,426 @@
+"""Storage: URIs to filesystems, listings, atomic writes, on a disk, in memory and on S3."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from job.errors import ConfigError, JobError, StorageError
+from job.storage import Location, explain, list_objects, locate, refuse_overlap
+from tests.conftest import S3
+
+STRANGE = ["a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "[i].jpg", "j\nk.jpg", "ü🎈.jpg", "l*.jpg"]
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def names(uri: object, **options: object) -> list[str]:
+    return [os.path.basename(found.path) for found in list_objects(str(uri), options)]
+
+
+@pytest.fixture
+def memory() -> str:
+    """An empty folder in memory."""
+    fs = fsspec.filesystem("memory")
+    if fs.exists("/place"):
+        fs.rm("/place", recursive=True)
+    return "memory://place"
+
+
+# locate
+
+
+def test_a_local_path_is_absolute_and_its_uri_is_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in ("in", "./in", "in/", f"{tmp_path}/in//", f"file://{tmp_path}/in"):
+        place = locate(uri)
+        assert place.is_local
+        assert place.path == place.uri == str(tmp_path / "in")
+    assert locate("/").path == "/"
+
+
+def test_other_schemes_are_what_fsspec_makes_of_them(memory: str) -> None:
+    place = locate(f"{memory}/in/")
+    assert not place.is_local
+    assert (place.path, place.uri) == ("/place/in", "memory:///place/in")
+    assert locate(place.uri).path == place.path
+
+
+def test_s3_places_keep_their_bucket(s3: S3) -> None:
+    place = locate("s3://bucket/a/b/")
+    assert (place.path, place.uri) == ("bucket/a/b", "s3://bucket/a/b")
+    assert (place / "c").uri == "s3://bucket/a/b/c"
+
+
+def test_an_unknown_scheme_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"nope://x.*s3://.*fsspec knows"):
+        locate("nope://x")
+
+
+def test_a_scheme_whose_package_is_missing_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"dropbox://.* needs a package that is not installed"):
+        locate("dropbox://folder")
+
+
+def test_options_that_the_filesystem_does_not_take_are_refused() -> None:
+    with pytest.raises(ConfigError, match="do not fit github://"):
+        locate("github://x", {"nope": 1})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no_such_option": 1},
+        {"client_kwargs": {"nope": 1}},
+        {"client_kwargs": 5},
+        {"config_kwargs": {"nope": 1}},
+        {"endpoint_url": "not a url"},
+        {"profile": "nobody"},
+        {"key": "only half of a pair"},
+    ],
+    ids=str,
+)
+def test_options_that_s3_does_not_take_end_in_a_sentence(
+    s3: S3, options: dict[str, object]
+) -> None:
+    with pytest.raises(JobError, match=r"s3://|--storage-options"):
+        names("s3://bucket/x", **options)
+
+
+def test_storage_options_reach_the_filesystem(s3: S3) -> None:
+    options = {"key": "other", "secret": "words", "endpoint_url": s3.endpoint}
+    place = locate("s3://bucket/options", options)
+    (place / "x").write_bytes(b"1")
+    assert (place / "x").read_bytes() == b"1"
+
+
+# Listings
+
+
+def test_a_folder_is_listed_with_what_is_nested_in_it_sorted(tmp_path: Path) -> None:
+    fill(tmp_path, "b.jpg", "a/z.jpg", "a/deep/er/y.jpg", "c.txt")
+    (tmp_path / "empty").mkdir()
+    found = [item.path for item in list_objects(str(tmp_path))]
+    expected = ["a/deep/er/y.jpg", "a/z.jpg", "b.jpg", "c.txt"]
+    assert found == [str(tmp_path / name) for name in expected]
+    assert [item.size for item in list_objects(f"{tmp_path}/")] == [len(n) for n in expected]
+
+
+def test_a_single_file_is_listed_alone(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jpg", "a.jpg.bak")
+    assert names(tmp_path / "a.jpg") == ["a.jpg"]
+
+
+def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
+    fill(tmp_path, "a1.jpg", "a2.png", "b1.jpg", "sub/a3.jpg", "a9.jpg/inside.txt")
+    assert names(f"{tmp_path}/a*.jpg") == ["a1.jpg"]
+    assert names(f"{tmp_path}/**/*.jpg") == ["a1.jpg", "b1.jpg", "a3.jpg"]
+    assert names(f"{tmp_path}/a[12].*") == ["a1.jpg", "a2.png"]
+
+
+def test_strange_names_are_listed_and_read_as_they_are(tmp_path: Path) -> None:
+    fill(tmp_path, *STRANGE)
+    place = locate(str(tmp_path))
+    found = {os.path.basename(item.path): item.path for item in list_objects(str(tmp_path))}
+    assert set(found) == set(STRANGE)
+    for name, path in found.items():
+        assert Location(place.fs, path).read_bytes() == name.encode()
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_single_file_of_a_strange_name_is_itself_and_no_pattern(
+    tmp_path: Path, name: str
+) -> None:
+    fill(tmp_path, *STRANGE, "lx.jpg", "i.jpg", "gxh.jpg")
+    assert names(tmp_path / name) == [name]
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path: Path) -> None:
+    fill(tmp_path, "[2024] trip*/a.jpg", "2 trip/b.jpg")
+    assert names(tmp_path / "[2024] trip*") == ["a.jpg"]
+
+
+@pytest.mark.parametrize("what", ["nowhere", "empty", "*.jpg"])
+def test_nothing_to_list_is_said_with_what_is_expected(tmp_path: Path, what: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StorageError, match=r"nothing is there.*a folder, a prefix, a glob"):
+        names(tmp_path / what)
+
+
+def test_memory_lists_folders_files_and_globs(memory: str) -> None:
+    for name in ("a.jpg", "sub/b.jpg", "c.txt"):
+        (locate(memory) / name).write_bytes(b"x")
+    assert names(memory) == ["a.jpg", "c.txt", "b.jpg"]
+    assert names(f"{memory}/sub/b.jpg") == ["b.jpg"]
+    assert names(f"{memory}/*.jpg") == ["a.jpg"]
+
+
+def test_a_prefix_on_s3_may_end_within_a_name(s3: S3, tmp_path: Path) -> None:
+    fill(tmp_path, "img-1.jpg", "img-2.jpg", "other.jpg")
+    s3.upload(tmp_path, "prefixes")
+    s3.upload(tmp_path, "prefixes-more/img-sub")
+    assert names("s3://bucket/prefixes") == ["img-1.jpg", "img-2.jpg", "other.jpg"]
+    assert names("s3://bucket/prefixes/img-") == ["img-1.jpg", "img-2.jpg"]
+    assert names("s3://bucket/prefixes-more/img") == ["img-1.jpg", "img-2.jpg", "other.jpg"]
+    assert names("s3://bucket/prefixes/*1.jpg") == ["img-1.jpg"]
+    assert names("s3://bucket/prefixes/other.jpg") == ["other.jpg"]
+    with pytest.raises(StorageError, match="nothing is there"):
+        names("s3://bucket/prefixes/none")
+
+
+def test_strange_keys_on_s3_are_listed_and_read_as_they_are(s3: S3, tmp_path: Path) -> None:
+    # moto does not take a line break in a key; S3 does.
+    strange = [name for name in STRANGE if "\n" not in name]
+    uri = s3.upload(fill(tmp_path, *strange), "strange")
+    place = locate(uri)
+    found = list(list_objects(uri))
+    assert {os.path.basename(item.path) for item in found} == set(strange)
+    for item in found:
+        content = Location(place.fs, item.path).read_bytes()
+        assert content.decode() == os.path.basename(item.path)
+
+
+def test_a_folder_marker_on_s3_is_no_object(s3: S3) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3.endpoint)
+    client.put_object(Bucket="bucket", Key="marked/", Body=b"")
+    client.put_object(Bucket="bucket", Key="marked/a.jpg", Body=b"x")
+    assert names("s3://bucket/marked") == ["a.jpg"]
+
+
+def test_a_bucket_that_does_not_exist_is_a_storage_error(s3: S3) -> None:
+    with pytest.raises(StorageError, match="s3://no-such-bucket"):
+        names("s3://no-such-bucket/x")
+
+
+def test_a_listing_is_never_a_cached_one(s3: S3) -> None:
+    place = locate("s3://bucket/fresh")
+    (place / "a").write_bytes(b"1")
+    assert place.names() == ["a"]
+    other = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from job.storage import locate; locate('s3://bucket/fresh/b').write_bytes(b'2')",
+        ],
+        check=False,
+    )
+    assert other.returncode == 0
+    assert place.names() == names("s3://bucket/fresh") == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_the_etag_changes_with_the_content_and_only_then(kind: str, tmp_path: Path, s3: S3) -> None:
+    uri = {"local": str(tmp_path), "s3": "s3://bucket/tags"}[kind]
+    file = locate(uri) / "a.jpg"
+
+    def etag() -> str | None:
+        (found,) = list_objects(uri)
+        return found.etag
+
+    file.write_bytes(b"one")
+    before = etag()
+    assert before == etag()
+    assert before is not None, "an object without a tag cannot be seen to change"
+    assert '"' not in before
+    file.write_bytes(b"two")
+    assert etag() != before
+
+
+# Writing
+
+
+def test_a_write_brings_its_folders_along_and_replaces_what_was_there(tmp_path: Path) -> None:
+    file = locate(str(tmp_path)) / "deep" / "er" / "file"
+    file.write_bytes(b"one")
+    file.write_bytes(b"two!")
+    assert file.read_bytes() == b"two!"
+    assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_partial_file(tmp_path: Path) -> None:
+    file = locate(str(tmp_path)) / "file"
+    file.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        file.write_bytes("text is no bytes")  # type: ignore[arg-type]
+    assert file.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        (locate(str(tmp_path)) / "folder").write_bytes(b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_readers_see_a_whole_file_whenever_they_look(tmp_path: Path) -> None:
+    file = locate(str(tmp_path)) / "file"
+    contents = [bytes([byte]) * 300_000 for byte in b"ab"]
+    file.write_bytes(contents[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            file.write_bytes(contents[turn % 2])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = {file.read_bytes() for _ in range(300)}
+    finally:
+        stop.set()
+        writer.join()
+    assert seen <= set(contents)
+    assert len(seen) == 2
+
+
+def test_names_are_the_files_directly_under_a_place(tmp_path: Path, memory: str) -> None:
+    for place in (locate(str(tmp_path)), locate(memory)):
+        assert (place / "nowhere").names() == []
+        for name in ("b", "a", "sub/c"):
+            (place / name).write_bytes(b"x")
+        assert place.names() == ["a", "b"]
+
+
+def test_deleting_what_is_gone_is_fine(tmp_path: Path, memory: str, s3: S3) -> None:
+    for uri in (str(tmp_path), memory, "s3://bucket/gone"):
+        file = locate(uri) / "x"
+        file.write_bytes(b"1")
+        assert file.exists()
+        file.delete()
+        assert not file.exists()
+        file.delete()
+
+
+def test_a_place_travels_to_another_process(tmp_path: Path, s3: S3) -> None:
+    for uri in (str(tmp_path), "s3://bucket/travels"):
+        place = locate(uri)
+        assert place.arrow is not None, "even after its Arrow filesystem was made"
+        (place / "x").write_bytes(b"there")
+        script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).read_bytes())"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            input=pickle.dumps(place / "x"),
+            capture_output=True,
+            check=False,
+        )
+        assert done.stdout.decode().strip() == "b'there'", done.stderr.decode()
+
+
+def test_arrow_sees_the_same_files(tmp_path: Path, memory: str) -> None:
+    for uri in (str(tmp_path), memory):
+        place = locate(uri) / "x"
+        place.write_bytes(b"bytes")
+        with place.arrow.open_input_stream(place.path) as stream:
+            assert stream.read() == b"bytes"
+
+
+# INPUT and OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("a", "a"),
+        ("a", "a/"),
+        ("a/", "a"),
+        ("a", "a/b"),
+        ("a/", "a/b/c/"),
+        ("a", "a/../a/out"),
+        ("link", "a/out"),
+        ("a", "link/out"),
+        (".", "anything"),
+        ("/", "a"),
+    ],
+)
+def test_an_output_inside_the_input_is_refused(tmp_path: Path, source: str, output: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    places = [locate(os.path.join(tmp_path, name)) for name in (source, output)]
+    with pytest.raises(ConfigError, match=r"inside INPUT.*Put OUTPUT beside INPUT"):
+        refuse_overlap(*places)
+
+
+@pytest.mark.parametrize(
+    ("source", "output"), [("a", "ab"), ("a/b", "a"), ("a", "b/a"), ("ab", "a"), ("a", "link")]
+)
+def test_an_output_beside_or_around_the_input_is_fine(
+    tmp_path: Path, source: str, output: str
+) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    refuse_overlap(locate(str(tmp_path / source)), locate(str(tmp_path / output)))
+
+
+@pytest.mark.parametrize("glob", ["**", "*/*", "o*/**"])
+def test_an_output_that_a_glob_of_the_input_matches_is_refused(tmp_path: Path, glob: str) -> None:
+    fill(tmp_path, "in/a.jpg")
+    with pytest.raises(ConfigError, match="inside INPUT"):
+        refuse_overlap(locate(f"{tmp_path}/in/{glob}"), locate(f"{tmp_path}/in/out"))
+
+
+def test_overlap_on_s3_is_by_key_and_by_bucket(s3: S3) -> None:
+    with pytest.raises(ConfigError, match="inside INPUT s3://bucket/a"):
+        refuse_overlap(locate("s3://bucket/a/"), locate("s3://bucket/a/out"))
+    with pytest.raises(ConfigError, match="inside INPUT"):
+        refuse_overlap(locate("s3://bucket"), locate("s3://bucket/out"))
+    refuse_overlap(locate("s3://bucket/a"), locate("s3://bucket/ab"))
+    refuse_overlap(locate("s3://bucket/a"), locate("s3://other/a/out"))
+
+
+def test_the_same_path_on_another_storage_is_no_overlap(tmp_path: Path) -> None:
+    refuse_overlap(locate(str(tmp_path)), locate(f"memory://{tmp_path}/out"))
+
+
+# Errors
+
+
+def test_storage_errors_are_explained_in_one_line() -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    class EndpointConnectionError(Exception):
+        pass
+
+    assert "Check the credentials" in explain(PermissionError("Forbidden"))
+    assert explain(FileNotFoundError("bucket/x")) == "not found (bucket/x)"
+    assert "AWS_ACCESS_KEY_ID" in explain(NoCredentialsError())
+    assert "AWS_ENDPOINT_URL" in explain(EndpointConnectionError("http://nowhere"))
+    assert explain(OSError("first\n   second")) == "OSError: first second"
+    assert explain(OSError()) == "OSError: OSError"
+
+
+def test_a_storage_that_does_not_answer_is_a_storage_error() -> None:
+    options = {
+        "endpoint_url": "http://127.0.0.1:1",
+        "key": "k",
+        "secret": "s3cr3t",
+        "config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 1},
+    }
+    with pytest.raises(StorageError, match="does not answer") as caught:
+        names("s3://bucket/x", **options)
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_listed_is_a_storage_error(tmp_path: Path) -> None:
+    closed = fill(tmp_path / "closed", "a.jpg")
+    closed.chmod(0)
+    try:
+        with pytest.raises(StorageError, match="permission denied"):
+            names(closed)
+    finally:
+        closed.chmod(0o700)
