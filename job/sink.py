@@ -27,7 +27,7 @@ from job import schema
 from job.errors import OutputConflictError
 from job.lease import is_held
 from job.stopwatch import Stopwatch
-from job.storage import Location
+from job.storage import PARTIAL, Location
 
 _PENDING = ".pending.parquet"
 _COMMITTED = ".parquet"
@@ -159,6 +159,8 @@ class Commits:
         A record is deleted before its data, so that a writer that is still alive either has
         committed by then, and its data stay, or can no longer commit.
         """
+        if self._output.is_local:
+            self._remove_partial_files()
         unfinished = 0
         for name in self.pending():
             base = name.removesuffix(_PENDING)
@@ -169,6 +171,12 @@ class Commits:
             for folder in ("maps", "errors"):
                 (self._output / folder / f"{base}{_COMMITTED}").delete()
         return unfinished
+
+    def _remove_partial_files(self) -> None:
+        for folder in ("", "checkpoint", "errors", "manifest", "maps", "runs"):
+            for name in (self._output / folder).names():
+                if name.endswith(PARTIAL):
+                    (self._output / folder / name).delete()
 
     def pending(self) -> list[str]:
         """Names of the records of writes that are going on, or never finished."""

@@ -23,6 +23,9 @@ from job.errors import ConfigError, StorageError
 
 StorageOptions = dict[str, Any]
 
+# Ends the name of a local file that is still being written; a writer that was killed leaves it.
+PARTIAL = ".partial"
+
 # What filesystems raise when storage refuses, fails or does not answer. Those of the S3 client
 # are no OSErrors.
 STORAGE_ERRORS = (
@@ -71,7 +74,7 @@ class Location:
             self.fs.pipe_file(self.path, data)
             return
         os.makedirs(posixpath.dirname(self.path), exist_ok=True)
-        partial = f"{self.path}.{uuid.uuid4().hex}.partial"
+        partial = f"{self.path}.{uuid.uuid4().hex}{PARTIAL}"
         try:
             with open(partial, "wb") as file:
                 file.write(data)

@@ -238,9 +238,9 @@ def test_notebook_part_4_runs_with_its_two_imports_changed(tmp_path: object) -> 
 
         @classmethod
         def from_checkpoint(
-            self,
+            self,  # noqa: N804 (as in the notebook)
             checkpoint: Checkpoint,
-            **kwargs: Any,  # noqa: N804 (as in the notebook)
+            **kwargs: Any,
         ) -> "SemanticSegmentationPredictor":
             checkpoint_data = checkpoint.to_dict()
             return SemanticSegmentationPredictor(

@@ -15,7 +15,7 @@ ORIENTATION_TAG = 0x0112
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
-    return write_scenes(tmp_path_factory.mktemp("scenes"), 24, seed=500_000)
+    return write_scenes(tmp_path_factory.mktemp("scenes"), 36, seed=500_000)
 
 
 def test_a_seed_always_gives_the_same_scene() -> None:
@@ -85,7 +85,7 @@ def test_written_scenes_exercise_a_decoder(written: list[Scene]) -> None:
 
 
 def test_written_names_are_in_order_and_pair_image_with_truth(written: list[Scene]) -> None:
-    assert [one.name for one in written] == [f"scene-{index:04d}" for index in range(24)]
+    assert [one.name for one in written] == [f"scene-{index:04d}" for index in range(36)]
     assert all(one.image.stem == one.truth.stem == one.name for one in written)
     assert {one.image.parent.name for one in written} == {"images"}
     assert {one.truth.parent.name for one in written} == {"truth"}
