@@ -121,6 +121,8 @@ def _describe_unidentified(data: bytes) -> str:
         return "a JSON document, not an image"
     if head.startswith(b"%pdf"):
         return "a PDF document, not an image"
+    if head.startswith((b"\x89png", b"\xff\xd8\xff", b"gif8", b"riff")):
+        return "begins like an image, but its header is damaged"
     return f"not an image in a known format (the file starts with {data[:8]!r})"
 
 

@@ -1,0 +1,190 @@
+"""Runs that are killed, stopped or started twice: what is committed stays, nothing comes double."""
+
+import json
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import write_pictures
+from tests.end_to_end.processes import (
+    Finished,
+    can_work,
+    finish,
+    members,
+    outcome,
+    started,
+    wait_for,
+)
+from tests.outputs import check_each_image_once, check_equal_to_sequential, rows
+
+IMAGES, PER_FILE = 60, 4
+SMALL_STEPS = (f"--images-per-file={PER_FILE}", f"--images-per-task={PER_FILE}")
+Command = Callable[..., list[str]]
+Rows = set[tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sixty pictures."""
+    return write_pictures(tmp_path_factory.mktemp("many"), IMAGES, seed=100)
+
+
+def commits(output: Path) -> set[str]:
+    """The names of the tasks that are committed."""
+    files = (output / "checkpoint").glob("*.parquet")
+    return {file.stem for file in files if not file.stem.endswith(".pending")}
+
+
+def committed_at_least(count: int, output: Path) -> bool:
+    return len(commits(output)) >= count
+
+
+def committed_rows(output: Path) -> Rows:
+    """Id and run of every row in a file that is committed."""
+    files = [output / "maps" / f"{name}.parquet" for name in commits(output)]
+    tables = [pq.read_table(file, columns=["id", "run_id"]) for file in files]
+    return {(row["id"], row["run_id"]) for table in tables for row in table.to_pylist()}
+
+
+def uncommitted_rows(output: Path) -> int:
+    """How many maps were written and not committed: as many images will be processed twice."""
+    names = commits(output)
+    files = [file for file in (output / "maps").glob("*.parquet") if file.stem not in names]
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def kill_driver(words: list[str], when: Callable[[], bool]) -> None:
+    """Start a run, and kill -9 its driver at a moment; Ray's processes notice by themselves."""
+    with started(words) as process:
+        wait_for(lambda: when() or process.poll() is not None, 120, "the moment", every=0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL, process.communicate()
+        wait_for(
+            lambda: not any(map(can_work, members(process.pid))), 60, "the killed run's Ray to go"
+        )
+
+
+def leftovers(output: Path) -> list[str]:
+    """Files that only a run in progress, or one that was killed, has under OUTPUT."""
+    unfinished = (".pending.parquet", ".partial", "lock.json")
+    return sorted(path.name for path in output.rglob("*") if path.name.endswith(unfinished))
+
+
+def test_killed_at_three_moments_it_ends_with_each_image_exactly_once(
+    job_command: Command,
+    many: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    output = tmp_path / "out"
+    words = job_command(many, output, *SMALL_STEPS)
+    dice = random.Random(2)
+    stays: Rows = set()
+    twice = 0
+    for moment in range(3):
+        if moment == 2:
+            kill_driver(words, lambda: any(output.glob("checkpoint/*.pending.parquet")))
+        else:
+            wanted = len(commits(output)) + dice.randint(1, 3)
+            kill_driver(words, partial(committed_at_least, wanted, output))
+        found = committed_rows(output)
+        assert stays <= found, "what earlier runs committed is there, from the same runs"
+        stays = found
+        twice += uncommitted_rows(output)
+    assert 0 < len(stays) < IMAGES
+    assert (output / "lock.json").exists(), "the killed run could not clean up"
+    # What a writer leaves that dies between opening its file and renaming it.
+    (output / "maps" / f"killed-000099.parquet.{'0' * 32}.partial").write_bytes(b"PAR1")
+
+    last = finish(words)
+
+    assert last.exit_code == 0, last.stderr
+    assert f"{len(stays)} images were done already" in last.stdout
+    assert f"{IMAGES - len(stays)} maps of {IMAGES - len(stays)} images" in last.stdout
+    check_each_image_once(output, IMAGES)
+    check_equal_to_sequential(output, model_dir)
+    assert stays <= {(row["id"], row["run_id"]) for row in rows(output, "maps")}
+    assert leftovers(output) == []
+    receipts = [json.loads(path.read_text()) for path in sorted((output / "runs").iterdir())]
+    assert [receipt["status"] for receipt in receipts] == ["running"] * 3 + ["finished"]
+    # What was on its way in memory is lost as well; the sink's part can be counted.
+    record_property("images written twice", twice)
+    assert twice <= 3 * 3 * PER_FILE
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that was told to stop, the run that went on, and one that came in its way."""
+
+    output: Path
+    first: Finished
+    kept: Rows
+    rest: list[str]
+    second: Finished
+    refused: Finished
+    holder: int
+
+
+@pytest.fixture(scope="module")
+def stopped(
+    many: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stopped]:
+    """SIGTERM after the first commit; then the same command, and once more at the same time."""
+    output = tmp_path_factory.mktemp("stopped")
+    words = command(many, output, model_dir)
+    with started(words) as process:
+        wait_for(lambda: commits(output), 120, "the first commit", every=0.002)
+        process.send_signal(signal.SIGTERM)
+        first = outcome(process)
+    kept, rest = committed_rows(output), leftovers(output)
+    with started(words) as process:
+        wait_for((output / "lock.json").exists, 60, "the second run's lock")
+        refused = finish(words)
+        assert process.poll() is None, "it was still running"
+        yield Stopped(output, first, kept, rest, outcome(process), refused, process.pid)
+
+
+def command(source: Path, output: Path, model: Path) -> list[str]:
+    words = ["-m", "job", "run", str(source), str(output), "--model", str(model)]
+    return [sys.executable, *words, *SMALL_STEPS]
+
+
+def test_told_to_stop_it_says_so_and_cleans_up(stopped: Stopped) -> None:
+    assert stopped.first.exit_code == 130
+    assert "the same command goes on" in stopped.first.stderr
+    assert "Traceback" not in stopped.first.stderr
+    assert 0 < len(stopped.kept) < IMAGES
+    assert "lock.json" not in stopped.rest
+    receipts = [json.loads(path.read_text()) for path in (stopped.output / "runs").iterdir()]
+    first = min(receipts, key=lambda receipt: receipt["run_id"])
+    assert first["status"] == "stopped"
+    assert first["ended"]
+    assert "told to stop" in first["message"]
+
+
+def test_second_run_at_the_same_time_is_refused_and_told_who_holds_the_output(
+    stopped: Stopped,
+) -> None:
+    assert stopped.refused.exit_code == 5
+    assert stopped.refused.stdout == ""
+    (line,) = stopped.refused.stderr.splitlines()
+    assert line.startswith(f"error: OUTPUT {stopped.output} is being written by run ")
+    assert f"(process {stopped.holder})" in line
+    assert "Wait for it or stop it" in line
+
+
+def test_stopped_run_goes_on_where_it_was(stopped: Stopped, model_dir: Path) -> None:
+    assert stopped.second.exit_code == 0, stopped.second.stderr
+    assert f"{len(stopped.kept)} images were done already" in stopped.second.stdout
+    check_each_image_once(stopped.output, IMAGES)
+    check_equal_to_sequential(stopped.output, model_dir)
+    assert stopped.kept <= {(row["id"], row["run_id"]) for row in rows(stopped.output, "maps")}
+    assert leftovers(stopped.output) == []
