@@ -19,19 +19,23 @@ _PROGRAM = "python -m job"
 
 
 class _Parser(argparse.ArgumentParser):
+    def refuse(self, word: str) -> NoReturn:
+        """Say that there is no such option or argument, and what is close to it."""
+        if not word.startswith("-"):
+            self.error(f"unexpected argument {word}")
+        close = difflib.get_close_matches(word.split("=")[0], self._option_string_actions, 1)
+        self.error(f"unknown option {word}" + (f" (did you mean {close[0]}?)" if close else ""))
+
     def error(self, message: str) -> NoReturn:
-        unknown = [word for word in message.split() if word.startswith("-")]
-        if message.startswith("unrecognized arguments") and unknown:
-            close = difflib.get_close_matches(unknown[0], self._option_string_actions, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            message = f"unknown option {unknown[0]}{hint}"
         raise ConfigError(f"{message}. See {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            arguments.parser.refuse(unknown[0])
         verb: Callable[[argparse.Namespace], int] = arguments.verb
         return verb(arguments)
     except JobError as error:
@@ -53,12 +57,12 @@ def _parser() -> _Parser:
         "run", help="segment every image that has no map yet", allow_abbrev=False
     )
     _add_job_options(run)
-    run.set_defaults(verb=_run)
+    run.set_defaults(verb=_run, parser=run)
     plan = verbs.add_parser(
         "plan", help="what a run would do: images, bytes, what is done", allow_abbrev=False
     )
     _add_job_options(plan)
-    plan.set_defaults(verb=_plan)
+    plan.set_defaults(verb=_plan, parser=plan)
     verify = verbs.add_parser(
         "verify", help="reconcile manifest, maps, errors and commits", allow_abbrev=False
     )
@@ -69,7 +73,7 @@ def _parser() -> _Parser:
     verify.add_argument(
         "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
     )
-    verify.set_defaults(verb=_verify)
+    verify.set_defaults(verb=_verify, parser=verify)
     evaluate = verbs.add_parser(
         "evaluate", help="mIoU and per-class IoU against annotations", allow_abbrev=False
     )
@@ -83,13 +87,13 @@ def _parser() -> _Parser:
     evaluate.add_argument(
         "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
     )
-    evaluate.set_defaults(verb=_evaluate)
+    evaluate.set_defaults(verb=_evaluate, parser=evaluate)
     _add_compare(verbs)
     demo = verbs.add_parser(
         "demo", help="all of it on generated scenes, offline, in a minute or two"
     )
     demo.add_argument("directory", metavar="DIR", nargs="?", default="demo-output")
-    demo.set_defaults(verb=_demo)
+    demo.set_defaults(verb=_demo, parser=demo)
     return parser
 
 
@@ -118,7 +122,7 @@ def _add_compare(verbs: Any) -> None:
     compare.add_argument(
         "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
     )
-    compare.set_defaults(verb=_compare)
+    compare.set_defaults(verb=_compare, parser=compare)
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,10 @@
 import contextlib
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,11 +48,39 @@ def _connect() -> None:
     # A submitted job has brought its working directory along; any other brings this package.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     package = None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}
-    with _without_stderr():
+    _check_reachable(os.environ.get("RAY_ADDRESS", ""))
+    with _without_stderr(), _keeping_sigterm():
         try:
             ray.init(include_dashboard=False, runtime_env=package, **quiet)
         except ConnectionError:  # what `ray start` has left behind is no longer there
             ray.init(address="local", include_dashboard=False, **quiet)
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address that nothing answers at; Ray would try for minutes, and say nothing."""
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise JobError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there, or unset"
+            " RAY_ADDRESS to run on this machine alone"
+        ) from error
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Put back the handler that ``ray.init`` replaces by one that ends in a stack trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager
