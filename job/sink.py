@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 from ray.data import DataContext
 from ray.data.block import Block, BlockAccessor
 from ray.data.checkpoint import CheckpointConfig
@@ -92,7 +93,8 @@ class MapSink(_FileDatasink):
             raise
         stopwatch.report()
         kinds = Counter(errors["error_type"].to_pylist())
-        self._tally.commit.remote(ctx.task_idx, len(maps), dict(kinds))
+        # Waited for: the receipt counts on every task having been heard when the last one ends.
+        ray.get(self._tally.commit.remote(ctx.task_idx, len(maps), dict(kinds)))
 
     def _check_lease(self) -> None:
         if not is_held(self._output, self._run_id):

@@ -59,7 +59,7 @@ def sentence(stdout: str, stderr: str) -> str:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--batchsize", "8"], "unknown option --batchsize; did you mean --batch-size?"),
+        (["--batchsize", "8"], "unknown option --batchsize (did you mean --batch-size?)"),
         (["--quux"], "unknown option --quux. See python -m job run --help"),
         (["--storage-options", "{key: 1}"], "--storage-options: not valid JSON"),
         (["--storage-options", "[1]"], "--storage-options: Input should be"),
