@@ -40,7 +40,7 @@ class Timing:
         name: the architecture.
         seconds: from start to the last map, model loading included.
         first_map: seconds until the first map was there.
-        steady: images per second from the first map on.
+        steady: images per second from the first maps on, or over all where all came at once.
         peak_memory: bytes of all processes together, at most.
         agreement: share of pixels that equal sequential inference.
     """
@@ -149,7 +149,7 @@ def _timed(
     if len(arrivals) != images:
         raise JobError(f"{name}: {len(arrivals)} maps of {images} images")
     _check_parity(name, same / pixels)
-    return Timing(name, arrivals[-1], arrivals[0], _steady(arrivals), memory[0], same / pixels)
+    return Timing(name, arrivals[-1], arrivals[0], steady_rate(arrivals), memory[0], same / pixels)
 
 
 def _job(
@@ -188,9 +188,8 @@ def _job(
         raise JobError(f"{name}: {receipt.maps} maps of {len(work)} images")
     if precision == "float32":
         _check_parity(name, same / pixels)
-    return Timing(
-        name, receipt.seconds, receipt.first_map, receipt.steady, memory[0], same / pixels
-    )
+    steady = receipt.steady or receipt.images_per_second
+    return Timing(name, receipt.seconds, receipt.first_map, steady, memory[0], same / pixels)
 
 
 def _check_parity(name: str, agreement: float) -> None:
@@ -201,9 +200,19 @@ def _check_parity(name: str, agreement: float) -> None:
         )
 
 
-def _steady(arrivals: Sequence[float]) -> float:
-    """Images per second after the first map."""
-    return (len(arrivals) - 1) / max(arrivals[-1] - arrivals[0], 1e-9)
+def steady_rate(arrivals: Sequence[float]) -> float:
+    """Images per second after the first maps, which may arrive several at a time.
+
+    Args:
+        arrivals: seconds from the start to each map, ascending.
+
+    Returns:
+        The rate after the first arrivals; over everything, when there are no later ones.
+    """
+    later = [arrival for arrival in arrivals if arrival > arrivals[0] + 0.25]
+    if not later:
+        return len(arrivals) / arrivals[-1]
+    return len(later) / (arrivals[-1] - arrivals[0])
 
 
 def _median(runs: list[Timing]) -> Timing:

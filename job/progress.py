@@ -26,7 +26,7 @@ class Snapshot:
         images: images that went through each stage.
         notes: what workers had to say, each once.
         first_map: seconds until the first maps were written; 0 when none were.
-        steady: images per second from then on.
+        steady: images per second from then on; 0 when all were written at once.
     """
 
     maps: int = 0
@@ -75,8 +75,10 @@ class Tally:
         for maps, errors in self._committed.values():
             total.maps += maps
             total.errors.update(errors)
+        if self._times:
+            total.first_map = self._times[0][0]
         if len(self._times) > 1:
-            total.first_map, last = self._times[0][0], self._times[-1][0]
+            last = self._times[-1][0]
             later = sum(images for _, images in self._times[1:])
             total.steady = later / max(last - total.first_map, 1e-9)
         return total

@@ -1,0 +1,46 @@
+"""Comparisons: rates that mean something, a table and a chart of them."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from job import summary
+from job.chart import draw
+from job.comparison import BASELINE, Comparison, Timing, steady_rate
+
+
+def timing(name: str, steady: float) -> Timing:
+    return Timing(name, 10.0, 1.5, steady, 2 << 30, 1.0)
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    return Comparison(70, "model", [timing(BASELINE, 2.0), timing("this job, float32", 9.0)])
+
+
+def test_steady_rate_leaves_out_the_first_arrivals() -> None:
+    assert steady_rate([10.0, 11.0, 12.0, 13.0]) == pytest.approx(1.0)
+
+
+def test_maps_that_arrive_in_groups_are_not_counted_as_a_burst() -> None:
+    arrivals = [10.0, 10.01, 10.02, 10.03, 14.0, 14.01, 14.02, 14.03]
+    assert steady_rate(arrivals) == pytest.approx(1.0, rel=0.02)
+
+
+def test_maps_that_arrive_all_at_once_are_rated_over_everything() -> None:
+    assert steady_rate([8.0, 8.01, 8.02, 8.03]) == pytest.approx(0.5, rel=0.01)
+
+
+def test_table_gives_each_its_speed_up_over_the_notebook(comparison: Comparison) -> None:
+    lines = summary.of_comparison(comparison).splitlines()
+    assert lines[1].endswith("1.0×")
+    assert lines[2].split()[-1] == "4.5×"
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_chart_is_a_picture(comparison: Comparison, tmp_path: Path) -> None:
+    draw(comparison, tmp_path / "chart.png")
+    with Image.open(tmp_path / "chart.png") as chart:
+        assert chart.width > 600
+        assert len(chart.convert("RGB").getcolors(1 << 20) or []) > 3
