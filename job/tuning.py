@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # Half precision moves some pixels: it has to pay for that.
 WORTH = 1.15
 # Images per predictor after which compiling has paid for itself: 35-55 s once, against 50 ms an
-# image on two cores; on a GPU the same seconds against fractions of a millisecond.
+# image on two cores. On a GPU the images are so much faster that it takes many more of them to make
+# up for the same seconds; that figure is an estimate, nobody has measured it yet.
 COMPILE_FROM = {"cpu": 2_000, "cuda": 50_000}
 
 
