@@ -1,5 +1,6 @@
 """Forward: a model as a function from normalised pixels to class scores, as fast as it goes."""
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from job.kernels.folded_head import CannotFoldError, fold
+from job.kernels.segformer import CannotFoldError, fold
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -46,29 +47,40 @@ def fast(
 
     Args:
         model: a Hugging Face semantic-segmentation model in evaluation mode.
-        precision: bfloat16 and float16 run under autocast: weights and sums stay float32.
+        precision: of weights and features; matrix products add up, and normalisations compute, in
+            float32 all the same. A model that does not fold runs under autocast instead.
         compiled_for: the one shape (B, 3, height, width) of pixels to compile for, or None.
     """
     notes: list[str] = []
     device = next(model.parameters()).device
+    dtype = getattr(torch, precision)
+    network: Callable[[torch.Tensor], torch.Tensor]
     try:
-        network: Callable[[torch.Tensor], torch.Tensor] = fold(model)
+        network = fold(model)
     except CannotFoldError as reason:
         notes.append(f"the model runs unfolded: {reason}")
-        network = stock(model).scores
-    dtype = getattr(torch, precision)
-
-    def scores(pixels: torch.Tensor) -> torch.Tensor:
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype, enabled=precision != "float32"):
-            return network(pixels)
-
+        network = _cast(stock(model).scores, device, dtype)
+    else:
+        if precision != "float32":
+            network = copy.deepcopy(network).to(dtype)
+    scores = network
     if compiled_for is not None:
         compiled, note = _compiled(scores, compiled_for, device)
         if note:
             notes.append(note)
         return Forward(compiled, precision, tuple(notes), fixed_batch=not note)
     return Forward(scores, precision, tuple(notes))
+
+
+def _cast(
+    scores: Callable[[torch.Tensor], torch.Tensor], device: torch.device, dtype: torch.dtype
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    def cast(pixels: torch.Tensor) -> torch.Tensor:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return scores(pixels)
+
+    return cast
 
 
 def _compiled(
@@ -80,9 +92,11 @@ def _compiled(
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return scores, "not compiled: there is no C++ compiler on this worker"
     compiled = torch.compile(scores, dynamic=False)
+    pixels = torch.zeros(shape, device=device)
     try:
         with torch.inference_mode():
-            compiled(torch.zeros(shape, device=device))
+            scores(pixels)  # what depends on the shape alone is made outside the compiled code
+            compiled(pixels)
     except Exception as error:  # whatever the compiler's back ends raise, the plain way works
         return scores, f"not compiled: {str(error).strip().splitlines()[0][:200]}"
     return compiled, ""

@@ -14,16 +14,14 @@ if TYPE_CHECKING:
 
 # Half precision moves some pixels: it has to pay for that.
 WORTH = 1.15
-# Images per predictor after which compiling has paid for itself: 35-55 s once, against 50 ms an
-# image on two cores. On a GPU the images are so much faster that it takes many more of them to make
-# up for the same seconds; that figure is an estimate, nobody has measured it yet.
-COMPILE_FROM = {"cpu": 2_000, "cuda": 50_000}
+# Images per predictor after which compiling has paid for itself on a GPU: an estimate, nobody has
+# measured it yet. On CPUs the folded network is faster as it is (BENCHMARKS.md).
+COMPILE_FROM = 50_000
 
 
 def worth_compiling(todo: int, allotment: Allotment) -> bool:
     """Whether compiling pays for itself over what each predictor has to do."""
-    device = "cuda" if allotment.gpus_per_worker else "cpu"
-    return todo / allotment.workers >= COMPILE_FROM[device]
+    return bool(allotment.gpus_per_worker) and todo / allotment.workers >= COMPILE_FROM
 
 
 def choose_precision(checkpoint: Checkpoint, allotment: Allotment) -> "tuple[Precision, str]":

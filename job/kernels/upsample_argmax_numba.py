@@ -24,7 +24,7 @@ def upsample_argmax_numba(
         finite: its map means nothing.
     """
     images, _, rows, columns = logits.shape
-    scores = logits.detach().float().permute(0, 2, 3, 1).numpy()
+    scores = logits.detach().float().permute(0, 2, 3, 1).contiguous().numpy()
     maps: list[np.ndarray] = [np.empty(size, dtype) for size in sizes]
     # The unit of work is a band of coarse rows: a few images fill all threads, too.
     bands = 1 if threads == 1 else min(rows, -(-4 * threads // images))

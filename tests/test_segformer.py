@@ -13,7 +13,7 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from job.kernels.folded_head import CannotFoldError, fold
+from job.kernels.segformer import CannotFoldError, fold
 
 
 def small_segformer(**changes: Any) -> SegformerForSemanticSegmentation:
