@@ -6,7 +6,7 @@ arrive.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,14 @@ from PIL import Image
 
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
-from job.images import decode
-from job.model import load_model
+from job.images import decode, to_array
+from job.model import ModelSize, load_model
 from job.predictor import Predictor
+from job.segmentation import SemanticSegmentationPredictor
 from job.sequential import predict_sequential
+
+if TYPE_CHECKING:
+    from job.forward import Precision
 
 Maps = Iterator[tuple[int, np.ndarray]]
 
@@ -151,6 +155,35 @@ def map_batches(files: Sequence[bytes], checkpoint: Checkpoint) -> Maps:
         fn_constructor_args=(checkpoint,),
         batch_size=_CAREFUL_BATCH,
         compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    for row in segmented.iter_rows():
+        yield int(row["number"]), np.asarray(row["map"])
+
+
+def prediction_alone(
+    files: Sequence[bytes], checkpoint: Checkpoint, precision: "Precision", workers: int
+) -> Maps:
+    """This job's predictors on images that are decoded already: what the rest can keep up with."""
+    _, image_processor = load_model(checkpoint)
+    size = ModelSize.of(image_processor)
+    rows = []
+    for number, data in enumerate(files):
+        image = decode(data)
+        pixels = to_array(size.resize(image) if size else image)
+        shape = {"height": image.height, "width": image.width}
+        rows.append({"number": number, "image": pixels, **shape})
+    dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // _IMAGES_PER_TASK))
+    predictor = BatchPredictor(
+        checkpoint, SemanticSegmentationPredictor, threads=1, precision=precision
+    )
+    segmented = predictor.predict(
+        dataset.materialize(),
+        feature_columns=["image", "height", "width"],
+        keep_columns=["number"],
+        batch_size=_IMAGES_PER_TASK,
+        min_scoring_workers=workers,
+        max_scoring_workers=workers,
+        num_cpus_per_worker=0.5,
     )
     for row in segmented.iter_rows():
         yield int(row["number"]), np.asarray(row["map"])

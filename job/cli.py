@@ -2,11 +2,9 @@
 
 import argparse
 import difflib
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, get_args
 
 from pydantic.fields import FieldInfo
@@ -14,6 +12,8 @@ from pydantic.fields import FieldInfo
 from job import config as configuration
 from job.config import JobConfig
 from job.errors import ConfigError, JobError, StoppedError
+from job.presentable import presentable
+from job.stopping import StopSignal
 
 _PROGRAM = "python -m job"
 
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb: Callable[[argparse.Namespace], int] = arguments.verb
         return verb(arguments)
     except JobError as error:
-        print(f"error: {error}", file=sys.stderr)
+        kind = "stopped" if isinstance(error, StoppedError) else "error"
+        print(f"{kind}: {presentable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -197,22 +198,17 @@ def _from_file(path: str | None) -> dict[str, Any]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _stop_on_sigterm() -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise StoppedError("told to stop; what is committed stays, the same command goes on")
-
-    signal.signal(signal.SIGTERM, stop)
+    for part in line.splitlines():
+        print(presentable(part), file=sys.stderr, flush=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     config = _job_config(arguments)
-    _stop_on_sigterm()
+    stop = StopSignal()
+    stop.install()
     from job import pipeline, summary
 
-    receipt = pipeline.run(config, _say)
+    receipt = pipeline.run(config, _say, stop)
     print(summary.of_run(receipt, config.output))
     return 0 if summary.is_good(receipt, config.max_error_rate) else 1
 
@@ -251,7 +247,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    _stop_on_sigterm()
+    StopSignal().install()
     from job import summary
     from job.demo.showcase import show
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from job.errors import ConfigError
 from job.images import DEFAULT_PIXEL_LIMIT
+from job.s3 import DEFAULT_PATIENCE, Patience
 
 DEFAULT_MODEL = "nvidia/segformer-b0-finetuned-ade-512-512"
 
@@ -62,6 +63,15 @@ class JobConfig(BaseModel):
     pixel_limit: int = Field(
         DEFAULT_PIXEL_LIMIT, ge=1, description="most pixels of an image; larger ones are errors"
     )
+    byte_limit: int = Field(
+        2**29, ge=1, description="most bytes of an image file; larger ones are errors"
+    )
+    image_timeout: float = Field(
+        300.0,
+        gt=0,
+        description="seconds that fetching, decoding or predicting an image may take before it is"
+        " an error",
+    )
     workers: int | None = Field(
         None,
         ge=1,
@@ -83,14 +93,34 @@ class JobConfig(BaseModel):
         None,
         ge=1,
         description="images per output file, which is also what a crash can cost each writer"
-        " (default: 16 to 512)",
+        " (default: 16 to 512, or to 4096 on GPUs)",
     )
     fetch_concurrency: int = Field(
         32, ge=1, description="images that one task fetches at the same time"
     )
+    storage_attempts: int = Field(
+        DEFAULT_PATIENCE.attempts,
+        ge=1,
+        description="times that a request to S3 is made before it has failed",
+    )
+    storage_timeout: float = Field(
+        DEFAULT_PATIENCE.timeout,
+        gt=0,
+        description="seconds to wait for an answer of S3, or for more of one",
+    )
+    stop_grace: float = Field(
+        20.0,
+        ge=0,
+        description="seconds to finish what is in flight when told to stop (SIGTERM, ray job stop)",
+    )
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="live bar, a line every few seconds, or nothing (auto: bar on a tty)"
     )
+
+    @property
+    def patience(self) -> Patience:
+        """How long to try with S3."""
+        return Patience(self.storage_attempts, self.storage_timeout)
 
 
 def parse_storage_options(text: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The errors a person may see: each says what, which value, and what to do about it."""
 
+from collections.abc import Iterator
+
 
 class JobError(Exception):
     """A problem with a sentence for the person who started the job.
@@ -61,3 +63,12 @@ class ImageError(Exception):
 
 def _image_error(kind: str, message: str, retryable: bool) -> ImageError:
     return ImageError(kind, message, retryable=retryable)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what is behind it, from the outside in; Ray wraps errors of its workers."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__

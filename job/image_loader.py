@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ from ray.data.preprocessor import Preprocessor
 
 from job import images, storage
 from job.errors import ImageError
+from job.guard import TASK_RETRIES, Guard, StoppingError
 from job.model import ModelSize
+from job.presentable import presentable
 from job.stopwatch import Stopwatch
 from job.storage import Location
 
@@ -19,17 +21,20 @@ from job.storage import Location
 class ImageLoader(Preprocessor):
     """Fetches, decodes and resizes images: from rows of a manifest to rows a model can take.
 
-    Input columns: ``id``, ``uri``. Output: ``id``, ``uri``, ``height``, ``width`` (of the upright
-    image), ``image`` (uint8 RGB, at the model's size where that is exact, else at its own), and
-    ``error`` (empty, or why there is no image, as :func:`failure` writes it).
+    Input columns: those of the manifest. Output: ``id``, ``uri``, ``height``, ``width`` (of the
+    upright image), ``image`` (uint8 RGB, at the model's size where that is exact, else at its own),
+    and ``error`` (empty, or why there is no image, as :func:`failure` writes it).
 
     Args:
         place: any location on the storage that holds the images.
         model_size: what to resize to; None to leave images at their own size.
         fetch_concurrency: images fetched at the same time by one task.
         pixel_limit: the most pixels an image may have.
+        byte_limit: the most bytes its file may have.
+        timeout: seconds that fetching or decoding an image may take.
         num_cpus: CPUs that one task asks Ray for.
         stopwatch: where the seconds spent are reported.
+        tally: the run's tally, for :class:`job.guard.Guard`.
     """
 
     _is_fittable = False
@@ -41,41 +46,89 @@ class ImageLoader(Preprocessor):
         *,
         fetch_concurrency: int = 32,
         pixel_limit: int = images.DEFAULT_PIXEL_LIMIT,
+        byte_limit: int = 2**29,
+        timeout: float = 300.0,
         num_cpus: float = 1,
         stopwatch: Stopwatch | None = None,
+        tally: Any = None,
     ) -> None:
         super().__init__()
         self._place = place
         self._model_size = model_size
         self._fetch_concurrency = fetch_concurrency
         self._pixel_limit = pixel_limit
+        self._byte_limit = byte_limit
+        self._timeout = timeout
         self._num_cpus = num_cpus
         self._stopwatch = stopwatch or Stopwatch()
+        self._guard = Guard("decode", tally, timeout, stops=True)
 
     def _get_transform_config(self) -> dict[str, Any]:
-        return {"batch_size": None, "num_cpus": self._num_cpus}
+        return {
+            "batch_size": None,
+            # The same as the read's, or Ray would run the two in different tasks.
+            "num_cpus": self._num_cpus,
+            "max_retries": TASK_RETRIES,
+        }
 
     def _transform_numpy(self, batch: Any) -> dict[str, np.ndarray]:
-        uris = [str(uri) for uri in batch["uri"]]
-        # Fetching waits on the network and decoding on the CPU: the next images arrive in threads
-        # while this one is decoded here.
-        with ThreadPoolExecutor(self._fetch_concurrency, "fetch") as pool:
-            fetched = pool.map(self._fetch, uris)
-            loaded = [self._decode(data) for data in fetched]
+        objects = [
+            _Object(int(number), str(uri), None if size is None else int(size), etag)
+            for number, uri, size, etag in zip(
+                batch["id"], batch["uri"], batch["size"], batch["etag"], strict=True
+            )
+        ]
+        try:
+            ids = [found.id for found in objects]
+            outcomes = self._guard.over(ids, lambda some: self._load([objects[i] for i in some]))
+        except StoppingError:
+            objects, outcomes = [], []
+        loaded = [
+            self._failed("decode", outcome) if isinstance(outcome, ImageError) else outcome
+            for outcome in outcomes
+        ]
         self._stopwatch.report()
         return {
-            "id": batch["id"],
-            "uri": batch["uri"],
+            "id": np.array([found.id for found in objects], np.int64),
+            "uri": np.array([found.uri for found in objects], object),
             "height": np.array([row.height for row in loaded], np.int32),
             "width": np.array([row.width for row in loaded], np.int32),
             "image": stack([row.pixels for row in loaded]),
             "error": np.array([row.error for row in loaded], object),
         }
 
-    def _fetch(self, uri: str) -> bytes | ImageError:
+    def _load(self, objects: Sequence["_Object"]) -> list["_Loaded"]:
+        # Fetching waits on the network and decoding on the CPU: the next images arrive in threads
+        # while this one is decoded here.
+        pool = ThreadPoolExecutor(self._fetch_concurrency, "fetch")
+        try:
+            arriving = [pool.submit(self._fetch, found) for found in objects]
+            return [
+                self._decode(found, self._arrived(data))
+                for found, data in zip(objects, arriving, strict=True)
+            ]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _arrived(self, arriving: "Future[bytes | ImageError]") -> bytes | ImageError:
+        try:
+            return arriving.result(self._timeout)
+        except TimeoutError:
+            message = f"nothing came within {self._timeout:g} s; see --image-timeout"
+            return ImageError("timed_out", message, retryable=True)
+
+    def _fetch(self, found: "_Object") -> bytes | ImageError:
+        if found.size is not None and found.size > self._byte_limit:
+            return ImageError(
+                "too_large",
+                f"{found.size:,} bytes, over the limit of {self._byte_limit:,}; raise --byte-limit"
+                " if such images are expected",
+            )
         with self._stopwatch.stage("fetch"):
             try:
-                return bytes(self._place.fs.cat_file(uri))
+                return self._place.fetch(found.uri, found.etag, found.size)
+            except storage.ChangedError:
+                return ImageError("changed", "the object is not the one that was listed")
             except FileNotFoundError:
                 return ImageError("missing", "the object is gone since it was listed")
             except PermissionError as error:
@@ -83,10 +136,10 @@ class ImageLoader(Preprocessor):
             except storage.STORAGE_ERRORS as error:
                 return ImageError("fetch_failed", storage.explain(error), retryable=True)
 
-    def _decode(self, data: bytes | ImageError) -> "_Loaded":
+    def _decode(self, found: "_Object", data: bytes | ImageError) -> "_Loaded":
         if isinstance(data, ImageError):
             return self._failed("fetch", data)
-        with self._stopwatch.stage("decode"):
+        with self._stopwatch.stage("decode"), self._guard.watching([found.id], found.uri):
             try:
                 image = images.decode(data, pixel_limit=self._pixel_limit)
             except ImageError as error:
@@ -99,6 +152,14 @@ class ImageLoader(Preprocessor):
         size = self._model_size
         shape = (1, 1, 3) if size is None else (size.height, size.width, 3)
         return _Loaded(np.zeros(shape, np.uint8), 1, 1, failure(stage, error))
+
+
+@dataclass(frozen=True)
+class _Object:
+    id: int
+    uri: str
+    size: int | None
+    etag: str | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +176,7 @@ def failure(stage: str, error: ImageError) -> str:
         {
             "stage": stage,
             "error_type": error.kind,
-            "message": error.message,
+            "message": presentable(error.message),
             "retryable": error.retryable,
         }
     )

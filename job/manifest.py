@@ -15,6 +15,7 @@ from ray.data.block import BlockMetadata
 from job import schema
 from job.errors import StorageError
 from job.images import EXTENSIONS
+from job.s3 import DEFAULT_PATIENCE, Patience
 from job.storage import Location, StorageOptions, StoredObject, list_objects, locate
 
 _PART_ROWS = 1_000_000
@@ -25,7 +26,7 @@ class Manifest:
     """The frozen list of a run's images.
 
     Attributes:
-        rows: ``id`` and ``uri`` of every image.
+        rows: ``id``, ``uri``, ``size`` and ``etag`` of every image.
         size: bytes of all listed images together.
         new: rows that this listing added.
         other_files: objects under INPUT that are no images by their names.
@@ -53,7 +54,7 @@ class ManifestSource(Datasource):
     and a repartition that ask for three CPUs by themselves: more than a small machine has.
 
     Args:
-        rows: ``id`` and ``uri`` of the images to do.
+        rows: of the manifest, for the images to do.
         images_per_task: rows to each block.
     """
 
@@ -89,7 +90,12 @@ def _read_task(rows: pa.Table) -> ReadTask:
 
 
 def freeze(
-    source: str, output: Location, options: StorageOptions, *, write: bool = True
+    source: str,
+    output: Location,
+    options: StorageOptions,
+    patience: Patience = DEFAULT_PATIENCE,
+    *,
+    write: bool = True,
 ) -> Manifest:
     """List the input and append what is not listed yet; ids of earlier images never change.
 
@@ -97,6 +103,7 @@ def freeze(
         source: a folder, prefix, glob or single object.
         output: the run's OUTPUT.
         options: what fsspec needs for the input's storage.
+        patience: how long to try with it.
         write: False to count only.
 
     Raises:
@@ -105,7 +112,7 @@ def freeze(
     place = output / "manifest"
     files = tuple(place / name for name in place.names() if name.endswith(".parquet"))
     frozen = _read(files)
-    listed, other_files = _listed(source, options, frozen.num_rows == 0)
+    listed, other_files = _listed(source, options, patience, frozen.num_rows == 0)
     new = listed.filter(pc.invert(pc.is_in(listed["uri"], value_set=frozen["uri"])))
     first = frozen.num_rows
     new = new.add_column(
@@ -113,18 +120,19 @@ def freeze(
     )
     if write:
         _write_parts(place, new.cast(schema.MANIFEST))
-    size = sum(pc.sum(table["size"]).as_py() or 0 for table in (frozen, new))
-    rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)]).select(["id", "uri"])
-    return Manifest(rows, size, len(new), other_files)
+    rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)])
+    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, len(new), other_files)
 
 
-def _listed(source: str, options: StorageOptions, needed: bool) -> tuple[pa.Table, int]:
+def _listed(
+    source: str, options: StorageOptions, patience: Patience, needed: bool
+) -> tuple[pa.Table, int]:
     """The images under a source as (uri, size, etag), and how many other objects there are."""
     chosen_by_name = any(mark in source for mark in "*?[")
     place = locate(source, options)
     columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
     others = 0
-    for found in list_objects(source, options):
+    for found in list_objects(source, options, patience):
         if not (chosen_by_name or found.path == place.path or _is_image_name(found)):
             others += 1
             continue

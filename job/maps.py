@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from job import schema
 from job.kernels.png import class_counts, encode_map
+from job.presentable import presentable
 from job.stopwatch import Stopwatch
 
 
@@ -52,7 +53,7 @@ class MapEncoder:
         self._stopwatch.report()
         columns = {
             "id": batch["id"],
-            "uri": [str(uri) for uri in batch["uri"]],
+            "uri": [_without_signature(str(uri)) for uri in batch["uri"]],
             "height": batch["height"],
             "width": batch["width"],
             "map": encoded,
@@ -73,6 +74,11 @@ class MapEncoder:
             {"label": int(label), "name": self._names[label], "pixels": int(counts[label])}
             for label in ordered
         ]
+
+
+def _without_signature(uri: str) -> str:
+    """Only the URLs of web servers carry secrets; other URIs are kept as they are, to the byte."""
+    return presentable(uri) if uri.startswith(("http://", "https://")) else uri
 
 
 def overlay(

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import ray
@@ -11,22 +13,28 @@ from job import artifacts, progress, receipts
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
+from job.guard import TASK_RETRIES, Guard
 from job.image_loader import ImageLoader
 from job.labels import palette
 from job.lease import Lease
 from job.manifest import Manifest, ManifestSource, freeze
 from job.maps import MapEncoder
 from job.model import ModelCard
-from job.receipts import Receipt
+from job.receipts import Measures, Receipt
 from job.resources import Allotment, Cluster, allot
 from job.segmentation import SemanticSegmentationPredictor
 from job.session import cluster_session
 from job.sink import Commits, MapSink, committing
+from job.stopping import StopSignal
 from job.stopwatch import Stopwatch
 from job.storage import Location, locate, refuse_overlap
 from job.tuning import choose_precision, worth_compiling
 
 Say = Callable[[str], None]
+
+# A task that dies with its process or its node is started again, more often than what is wrong
+# with its images could need.
+RETRIED: dict[str, Any] = {"max_retries": TASK_RETRIES}
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def plan(config: JobConfig) -> Plan:
     checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
     model = ModelCard.of(checkpoint)
     receipts.check_same_maps(output, model.origin, receipts.settings_of(config, model))
-    images = freeze(config.input, output, config.storage_options, write=False)
+    images = freeze(config.input, output, config.storage_options, config.patience, write=False)
     done = len(_done(config, output))
     with cluster_session():
         cluster = Cluster.now()
@@ -72,12 +80,13 @@ def plan(config: JobConfig) -> Plan:
         return Plan(images, done, model, cluster, allotment)
 
 
-def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
+def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None = None) -> Receipt:
     """Segment every image of the input that has neither a map nor an error row yet.
 
     Args:
         config: the options.
         say: is told in a line, now and then, what happens.
+        stop: tells when to stop.
 
     Returns:
         The receipt, as it is left in storage; one with nothing done when nothing was left to do.
@@ -92,7 +101,7 @@ def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
     with Lease(output, run_id):
         settings = receipts.settings_of(config, model)
         settings = receipts.check_same_maps(output, model.origin, settings)
-        images = freeze(config.input, output, config.storage_options)
+        images = freeze(config.input, output, config.storage_options, config.patience)
         Commits(output).recover()
         done = _done(config, output)
         todo = images.without(done)
@@ -103,22 +112,28 @@ def run(config: JobConfig, say: Say = lambda line: None) -> Receipt:
             )
         say(f"{len(todo):,} of {images.images:,} images to do, with {checkpoint!r}")
         with cluster_session():
-            allotment = allot(config, Cluster.now(), len(todo))
+            cluster = Cluster.now()
+            allotment = allot(config, cluster, len(todo))
             say(f"{allotment}")
             if settings["precision"] == "auto":
                 settings["precision"], reason = choose_precision(checkpoint, allotment)
                 say(reason)
             receipt = receipts.start(run_id, config.input, model, settings, **counts)
-            with receipt.kept_in(output) as keeping:
-                tally = progress.start_tally()
+            tally = progress.start_tally()
+            measures = Measures(tally, allotment, cluster)
+            with receipt.kept_in(output, measures) as keeping:
+                work = _Work(config, checkpoint, model, allotment, receipt, tally)
                 source = ManifestSource(todo, allotment.images_per_task)
-                work = _Work(config, checkpoint, model, allotment, receipt, Stopwatch(tally))
-                with progress.watching(tally, len(todo), config.progress), committing(output):
+                sink = MapSink(output, run_id, allotment.images_per_file, tally)
+                with (
+                    progress.watching(tally, len(todo), config.progress),
+                    (stop or StopSignal()).finishing(keeping.stopping, config.stop_grace),
+                    committing(output),
+                ):
                     work.maps_of(source).write_datasink(
-                        MapSink(output, run_id, allotment.images_per_file, tally),
-                        ray_remote_args={"num_cpus": allotment.write_cpus},
+                        sink, ray_remote_args={"num_cpus": allotment.write_cpus, **RETRIED}
                     )
-                return keeping.finished(allotment, ray.get(tally.snapshot.remote()))
+                return keeping.end("finished")
 
 
 @dataclass(frozen=True)
@@ -130,18 +145,26 @@ class _Work:
     model: ModelCard
     allotment: Allotment
     receipt: Receipt
-    stopwatch: Stopwatch
+    tally: Any
+
+    @cached_property
+    def stopwatch(self) -> Stopwatch:
+        return Stopwatch(self.tally)
 
     def maps_of(self, images: ManifestSource) -> Dataset:
-        # The loader's own request, so that Ray runs it in the task that has the rows.
         rows = ray.data.read_datasource(
-            images, num_cpus=self.allotment.load_cpus, override_num_blocks=images.tasks
+            images,
+            # The loader's own request, so that Ray runs it in the task that has the rows.
+            num_cpus=self.allotment.load_cpus,
+            override_num_blocks=images.tasks,
+            ray_remote_args=RETRIED,
         )
         return self._predict(rows).map_batches(
             self._encoder(),
             batch_format="numpy",
             batch_size=None,
             num_cpus=self.allotment.encode_cpus,
+            **RETRIED,
         )
 
     def _predict(self, rows: Dataset) -> Dataset:
@@ -155,10 +178,11 @@ class _Work:
             reference=self.config.reference,
             images_at_once=self.allotment.images_at_once,
             stopwatch=self.stopwatch,
+            guard=Guard("predict", self.tally, self.config.image_timeout, asks=16),
         )
         return predictor.predict(
             rows,
-            feature_columns=["image", "height", "width", "error"],
+            feature_columns=["id", "uri", "image", "height", "width", "error"],
             keep_columns=["id", "uri", "height", "width"],
             batch_size=self.allotment.batch_size,
             min_scoring_workers=self.allotment.workers,
@@ -175,12 +199,15 @@ class _Work:
 
     def _loader(self) -> ImageLoader:
         return ImageLoader(
-            locate(self.config.input, self.config.storage_options),
+            locate(self.config.input, self.config.storage_options, self.config.patience),
             self.model.size,
             fetch_concurrency=self.config.fetch_concurrency,
             pixel_limit=self.config.pixel_limit,
+            byte_limit=self.config.byte_limit,
+            timeout=self.config.image_timeout,
             num_cpus=self.allotment.load_cpus,
             stopwatch=self.stopwatch,
+            tally=self.tally,
         )
 
     def _encoder(self) -> MapEncoder:
@@ -203,6 +230,6 @@ def _done(config: JobConfig, output: Location) -> np.ndarray:
 
 
 def _open_output(config: JobConfig) -> Location:
-    output = locate(config.output, config.storage_options)
+    output = locate(config.output, config.storage_options, config.patience)
     refuse_overlap(locate(config.input, config.storage_options), output)
     return output

@@ -12,6 +12,9 @@ from typing import Any, Literal, TextIO
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from job.guard import Ledger
+from job.presentable import presentable
+
 Style = Literal["auto", "bar", "lines", "none"]
 
 
@@ -25,6 +28,8 @@ class Snapshot:
         seconds: time spent in each stage, added over all workers.
         images: images that went through each stage.
         notes: what workers had to say, each once.
+        spans: seconds from the first to the last report of each stage.
+        retries: requests to storage that were made again.
         first_map: seconds until the first maps were written; 0 when none were.
         steady: images per second from then on; 0 when all were written at once.
     """
@@ -34,6 +39,8 @@ class Snapshot:
     seconds: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    spans: dict[str, float] = field(default_factory=dict)
+    retries: int = 0
     first_map: float = 0.0
     steady: float = 0.0
 
@@ -53,15 +60,40 @@ class Tally:
         self._seconds: Counter[str] = Counter()
         self._images: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
+        self._spans: dict[str, tuple[float, float]] = {}
+        self._retries = 0
+        self._ledger = Ledger()
+        self._stopping = False
+
+    def begin(self, stage: str, ids: list[int]) -> tuple[int, list[int], bool]:
+        """See :meth:`job.guard.Ledger.begin`; and whether the run is coming to an end."""
+        return *self._ledger.begin(stage, ids), self._stopping
+
+    def end(self, stage: str, ids: list[int]) -> None:
+        """See :meth:`job.guard.Ledger.end`."""
+        self._ledger.end(stage, ids)
+
+    def hang(self, stage: str, ids: list[int]) -> None:
+        """See :meth:`job.guard.Ledger.hang`."""
+        self._ledger.hang(stage, ids)
+
+    def stop(self) -> None:
+        """Let nothing new begin."""
+        self._stopping = True
 
     def note(self, text: str) -> None:
         """Keep what a worker has to say."""
         self._notes[text] = None
 
-    def add(self, seconds: dict[str, float], images: dict[str, int]) -> None:
-        """Count time and images to stages."""
+    def add(self, seconds: dict[str, float], images: dict[str, int], retries: int = 0) -> None:
+        """Count time and images to stages, and requests to storage that were made again."""
+        now = time.monotonic()
+        for stage, spent in seconds.items():
+            first = self._spans.get(stage, (now - spent, now))[0]
+            self._spans[stage] = (min(first, now - spent), now)
         self._seconds.update(seconds)
         self._images.update(images)
+        self._retries += retries
 
     def commit(self, task: int, maps: int, errors: dict[str, int]) -> None:
         """Count a write task; one that was retried counts once."""
@@ -72,6 +104,8 @@ class Tally:
     def snapshot(self) -> Snapshot:
         """Everything reported so far."""
         total = Snapshot(seconds=self._seconds, images=self._images, notes=list(self._notes))
+        total.spans = {stage: last - first for stage, (first, last) in self._spans.items()}
+        total.retries = self._retries
         for maps, errors in self._committed.values():
             total.maps += maps
             total.errors.update(errors)
@@ -161,7 +195,7 @@ def _show_lines(tally: Any, todo: int, out: TextIO, every: float, stop: threadin
     told = 0
     for snapshot in _snapshots(tally, every, stop):
         for note in snapshot.notes[told:]:
-            print(note, file=out, flush=True)
+            print(presentable(note), file=out, flush=True)
         told = len(snapshot.notes)
         print(line(snapshot, todo, time.monotonic() - started), file=out, flush=True)
 
@@ -173,7 +207,7 @@ def _show_bar(tally: Any, todo: int, out: TextIO, every: float, stop: threading.
         told = 0
         for snapshot in _snapshots(tally, min(every, 0.5), stop):
             for note in snapshot.notes[told:]:
-                bar.write(note, file=out)
+                bar.write(presentable(note), file=out)
             told = len(snapshot.notes)
             bar.set_postfix_str(f"{snapshot.errors.total()} errors" if snapshot.errors else "")
             bar.update(snapshot.done - bar.n)

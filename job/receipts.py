@@ -9,18 +9,23 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import ray
+
 from job.checkpoint import Origin
 from job.config import JobConfig
 from job.errors import OutputConflictError, StoppedError
 from job.model import ModelCard
+from job.presentable import presentable
 from job.progress import Snapshot
-from job.resources import Allotment
-from job.storage import Location
+from job.resources import Allotment, Cluster
+from job.storage import Location, take_retries
 
 if TYPE_CHECKING:
     from job.forward import Precision
 
 Status = Literal["running", "finished", "failed", "stopped"]
+# The stages that predictors run; all others are tasks on the cluster's CPUs.
+PREDICTING = ("normalise", "forward", "upsample")
 _PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy")
 
 
@@ -41,7 +46,9 @@ class Receipt:
         seconds: from start to end.
         first_map: seconds from the start of the work to the first maps in storage.
         steady: images per second from then on.
-        stages: per stage seconds, images, and images per second of one worker.
+        retries: requests to storage that were made again.
+        stages: per stage seconds, images, images per second of one worker, and the share of its
+            time that it was busy: of the predictors' for what they do, else of all CPUs'.
         allotment: what each stage asked Ray for.
         versions: of the packages that decide results.
         message: how it ended, when not well, or what workers had to say.
@@ -61,6 +68,7 @@ class Receipt:
     seconds: float = 0.0
     first_map: float = 0.0
     steady: float = 0.0
+    retries: int = 0
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     allotment: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -90,61 +98,100 @@ class Receipt:
         return replace(self, status=status, ended=_now(), **changes)
 
     @contextmanager
-    def kept_in(self, output: Location) -> Iterator["_Keeping"]:
+    def kept_in(self, output: Location, measures: "Measures") -> Iterator["_Keeping"]:
         """Keep the receipt in storage from now on: as running, and however it ends."""
-        keeping = _Keeping(self, output)
+        keeping = _Keeping(self, output, measures)
         self.write(output)
         try:
             yield keeping
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | StoppedError)
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
-            keeping.end("stopped" if stopped else "failed", message=message)
+            keeping.end("stopped" if stopped else "failed", message)
             raise
 
     def write(self, output: Location) -> None:
         """Write to ``OUTPUT/runs/<run id>.json``, over what was there."""
-        record = {**asdict(self), "images_per_second": round(self.images_per_second, 3)}
+        record = {
+            **asdict(self),
+            "input": presentable(self.input),
+            "message": presentable(self.message),
+            "images_per_second": round(self.images_per_second, 3),
+        }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (output / "runs" / f"{self.run_id}.json").write_bytes(text.encode())
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Where a receipt finds what its run has done.
+
+    Attributes:
+        tally: handle of the run's :class:`job.progress.Tally`.
+        allotment: what each stage has asked Ray for.
+        cluster: what Ray has.
+    """
+
+    tally: Any
+    allotment: Allotment
+    cluster: Cluster
+
+    def take(self) -> dict[str, Any]:
+        """The fields of a receipt, as far as the run has come."""
+        try:
+            self.tally.add.remote({}, {}, take_retries())  # this process's own
+            total = ray.get(self.tally.snapshot.remote(), timeout=10)
+        except (ray.exceptions.RayError, TimeoutError):
+            return {}  # Ray itself is gone; what is committed tells the rest
+        return {
+            "maps": total.maps,
+            "errors": dict(total.errors),
+            "first_map": round(total.first_map, 3),
+            "steady": round(total.steady, 3),
+            "retries": total.retries,
+            "stages": _stages(total, self.allotment.workers, self.cluster.cpus),
+            "allotment": asdict(self.allotment),
+            "message": "; ".join(total.notes),
+        }
 
 
 class _Keeping:
     """A receipt that is written when its run ends."""
 
-    def __init__(self, receipt: Receipt, output: Location) -> None:
+    def __init__(self, receipt: Receipt, output: Location, measures: Measures) -> None:
         self._receipt = receipt
         self._output = output
+        self._measures = measures
         self._started = time.monotonic()
 
-    def finished(self, allotment: Allotment, total: Snapshot) -> Receipt:
-        """Write down what the run has done."""
-        notes = "; ".join(total.notes)
-        stages = {
-            stage: {
-                "seconds": round(seconds, 3),
-                "images": total.images[stage],
-                "images_per_second": round(total.images[stage] / seconds, 2) if seconds else 0.0,
-            }
-            for stage, seconds in total.seconds.items()
-        }
-        return self.end(
-            "finished",
-            maps=total.maps,
-            errors=dict(total.errors),
-            first_map=round(total.first_map, 3),
-            steady=round(total.steady, 3),
-            stages=stages,
-            allotment=asdict(allotment),
-            message=notes,
-        )
+    def stopping(self) -> None:
+        """Begin nothing new. Written down at once: whoever stops a run may soon kill it."""
+        self._measures.tally.stop.remote()
+        self._measures.tally.note.remote("told to stop: finishing what is in flight")
+        self.end("stopped", "told to stop")
 
-    def end(self, status: Status, **changes: Any) -> Receipt:
-        """Write down how the run ended."""
+    def end(self, status: Status, message: str = "") -> Receipt:
+        """Write down what the run has done, and how it ended."""
         seconds = round(time.monotonic() - self._started, 3)
+        changes = self._measures.take()
+        if message:
+            changes["message"] = message
         receipt = self._receipt.ending(status, seconds=seconds, **changes)
         receipt.write(self._output)
         return receipt
+
+
+def _stages(total: Snapshot, workers: int, cpus: float) -> dict[str, dict[str, float]]:
+    stages = {}
+    for stage, seconds in total.seconds.items():
+        slots = workers if stage in PREDICTING else cpus
+        stages[stage] = {
+            "seconds": round(seconds, 3),
+            "images": total.images[stage],
+            "images_per_second": round(total.images[stage] / max(seconds, 1e-9), 2),
+            "busy": round(seconds / max(total.spans[stage] * slots, 1e-9), 3),
+        }
+    return stages
 
 
 def start(

@@ -10,6 +10,9 @@ from job.errors import ConfigError
 
 # Loading a model takes about as long as this many images.
 IMAGES_WORTH_A_MODEL = 8
+# The most images in a file: some 40 MB beside GPUs, where that is seconds of work, and 5 MB beside
+# CPUs, where a crash costs a minute.
+FILE_OF_GPU, FILE_OF_CPU = 4096, 512
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         cores = max(1, int(cluster.cpus / threads))
         workers = config.workers or _clamped(todo // IMAGES_WORTH_A_MODEL, 1, cores)
         cpus = min(threads, cluster.cpus / workers) / 2
-    per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, 512)
+    most = FILE_OF_GPU if gpus else FILE_OF_CPU
+    per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, most)
     per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
     batch_size = config.batch_size or (32 if gpus else 8)
     share = min(1.0, cluster.cpus / 2)

@@ -7,6 +7,7 @@ import numpy as np
 
 from job.checkpoint import Checkpoint
 from job.errors import ImageError, ModelError
+from job.guard import Guard
 from job.image_loader import failure, ragged
 from job.labels import label_names
 from job.model import ModelSize, load_model
@@ -36,6 +37,7 @@ class SemanticSegmentationPredictor(Predictor):
         reference: the stock model and post-processing instead of the fast ones.
         images_at_once: images in one forward pass.
         stopwatch: where the seconds spent are reported.
+        guard: what ends a batch that kills or hangs the process; needs ``id`` and ``uri`` columns.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class SemanticSegmentationPredictor(Predictor):
         reference: bool = False,
         images_at_once: int = 1,
         stopwatch: Stopwatch | None = None,
+        guard: Guard | None = None,
     ) -> None:
         import torch
 
@@ -62,6 +65,7 @@ class SemanticSegmentationPredictor(Predictor):
         self._upsample = upsample_argmax_reference if reference else upsample_argmax
         self._images_at_once = images_at_once if self._normaliser.size else 1
         self._stopwatch = stopwatch or Stopwatch()
+        self._guard = guard or Guard("predict")
         # Compile what is compiled on first use before the first image waits for it.
         self._upsample(torch.zeros(1, 2, 2, 2, device=self.device), [(4, 4)])
 
@@ -77,6 +81,7 @@ class SemanticSegmentationPredictor(Predictor):
         reference: bool = False,
         images_at_once: int = 1,
         stopwatch: Stopwatch | None = None,
+        guard: Guard | None = None,
     ) -> "SemanticSegmentationPredictor":
         """Build the model here, once.
 
@@ -89,6 +94,7 @@ class SemanticSegmentationPredictor(Predictor):
             reference: the stock model and post-processing, whatever else is asked for.
             images_at_once: images in one forward pass.
             stopwatch: where the seconds spent are reported.
+            guard: what ends a batch that kills or hangs the process.
 
         Raises:
             ModelError: the checkpoint is not a semantic-segmentation model, or there is no GPU.
@@ -121,6 +127,7 @@ class SemanticSegmentationPredictor(Predictor):
             reference=reference,
             images_at_once=images_at_once,
             stopwatch=stopwatch,
+            guard=guard,
         )
 
     def _predict_numpy(self, data: Any, **kwargs: Any) -> dict[str, np.ndarray]:
@@ -131,11 +138,17 @@ class SemanticSegmentationPredictor(Predictor):
         maps: list[np.ndarray] = [_NO_MAP] * rows
         confidence = np.full(rows, np.nan, np.float32)
         good = [row for row in range(rows) if not errors[row]]
-        for row, outcome in zip(
-            good,
-            self._predict_or_fail([pixels[r] for r in good], [sizes[r] for r in good]),
-            strict=True,
-        ):
+        ids = [int(data["id"][row]) if "id" in data else row for row in good]
+
+        def predict(some: Sequence[int]) -> list[Any]:
+            chosen = [good[position] for position in some]
+            name = _name_of(data, chosen)
+            with self._guard.watching([ids[position] for position in some], name):
+                return self._predict_or_fail(
+                    [pixels[row] for row in chosen], [sizes[row] for row in chosen]
+                )
+
+        for row, outcome in zip(good, self._guard.over(ids, predict), strict=True):
             if isinstance(outcome, ImageError):
                 errors[row] = failure("predict", outcome)
             else:
@@ -213,6 +226,12 @@ class SemanticSegmentationPredictor(Predictor):
             import torch
 
             torch.cuda.empty_cache()
+
+
+def _name_of(data: Any, rows: Sequence[int]) -> str:
+    if len(rows) == 1 and "uri" in data:
+        return str(data["uri"][rows[0]])
+    return f"a batch of {len(rows)} images"
 
 
 def _sizes(data: Any, pixels: Sequence[np.ndarray]) -> list[tuple[int, int]]:

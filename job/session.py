@@ -7,15 +7,17 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import find_bootstrap_address
 from ray.data import DataContext
 
 import job
-from job.errors import JobError
+from job.errors import JobError, causes
 
 
 @contextlib.contextmanager
@@ -45,15 +47,26 @@ def _connect() -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # A submitted job has brought its working directory along; any other brings this package.
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    package = None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}
-    _check_reachable(os.environ.get("RAY_ADDRESS", ""))
+    place = os.environ.get("RAY_ADDRESS") or find_bootstrap_address(None) or "local"
+    _check_reachable(place)
     with _without_stderr(), _keeping_sigterm():
-        try:
-            ray.init(include_dashboard=False, runtime_env=package, **quiet)
-        except ConnectionError:  # what `ray start` has left behind is no longer there
-            ray.init(address="local", include_dashboard=False, **quiet)
+        if place != "local":
+            with contextlib.suppress(ConnectionError):  # what `ray start` has left behind is gone
+                ray.init(include_dashboard=False, runtime_env=_package(), **quiet)
+                return
+        # Workers import this package from where it is: unpacked afresh for every session, it would
+        # have its kernels compiled anew.
+        root = str(Path(job.__file__).parents[1])
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
+        ray.init(address="local", include_dashboard=False, **quiet)
+
+
+def _package() -> dict[str, Any] | None:
+    """A submitted job has brought its working directory along; any other brings this package."""
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}
 
 
 def _check_reachable(address: str) -> None:
@@ -107,7 +120,10 @@ def _quiet_data() -> Iterator[None]:
     level = data_logger.level
     data_logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Ray 2.60 wants remote arguments by their names, and has none for max_retries.
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            yield
     finally:
         data_logger.setLevel(level)
         context.enable_progress_bars, context.print_on_execution_start = before
@@ -128,10 +144,7 @@ def _plain_errors() -> Iterator[None]:
 
 def _job_error(error: BaseException | None) -> JobError | None:
     """The JobError at the bottom of what Ray wrapped around it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, JobError) and not isinstance(error, ray.exceptions.RayError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    for behind in causes(error):
+        if isinstance(behind, JobError) and not isinstance(behind, ray.exceptions.RayError):
+            return behind
     return None

@@ -25,10 +25,10 @@ from ray.data.datasource import FilenameProvider
 from ray.data.datasource.file_datasink import _FileDatasink
 
 from job import schema
-from job.errors import OutputConflictError
+from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.lease import is_held
 from job.stopwatch import Stopwatch
-from job.storage import PARTIAL, Location
+from job.storage import PARTIAL, STORAGE_ERRORS, Location, explain
 
 _PENDING = ".pending.parquet"
 _COMMITTED = ".parquet"
@@ -211,7 +211,12 @@ class _AlreadyDropped(CheckpointManager):
 
 @contextlib.contextmanager
 def committing(output: Location) -> Iterator[None]:
-    """Within the context, Ray Data records the ids of what the sink has written."""
+    """Within the context, Ray Data records the ids of what the sink has written.
+
+    Raises:
+        StorageError: OUTPUT could not be written. Images that cannot be read are rows and raise
+            nothing, so what storage raises in here is about OUTPUT.
+    """
     context = DataContext.get_current()
     before = context.checkpoint_config
     context.checkpoint_config = CheckpointConfig(
@@ -223,5 +228,17 @@ def committing(output: Location) -> Iterator[None]:
     )
     try:
         yield
+    except ray.exceptions.RayError as error:
+        refused = [
+            behind
+            for behind in causes(error)
+            if isinstance(behind, STORAGE_ERRORS) and not isinstance(behind, ValueError)
+        ]
+        if not refused or any(isinstance(e, JobError) for e in causes(error)):
+            raise
+        raise StorageError(
+            f"OUTPUT {output.uri} cannot be written: {explain(refused[-1])}. What is committed"
+            " stays; the same command goes on once it can be written again"
+        ) from error
     finally:
         context.checkpoint_config = before

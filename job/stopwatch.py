@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from job.storage import take_retries
+
 
 class Stopwatch:
     """Times stages in a worker and reports to the run's tally; cheap enough to be always on.
@@ -39,7 +41,7 @@ class Stopwatch:
         with self._lock:
             seconds, self.seconds = self.seconds, {}
             images, self.images = self.images, {}
-        self._tally.add.remote(seconds, images)
+        self._tally.add.remote(seconds, images, take_retries())
 
     def note(self, text: str) -> None:
         """Tell the person who watches the run something, once however many workers say it."""

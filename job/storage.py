@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import posixpath
 import re
+import stat
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +17,15 @@ import aiohttp
 import fsspec
 import pyarrow.fs
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import glob_translate
 
 from job.errors import ConfigError, StorageError
+from job.s3 import DEFAULT_PATIENCE, S3, Patience
+from job.s3 import ChangedError as ChangedError
+from job.s3 import take_retries as take_retries
 
 StorageOptions = dict[str, Any]
 
@@ -33,6 +39,7 @@ STORAGE_ERRORS = (
     ValueError,
     BotoCoreError,
     ClientError,
+    ResponseParserError,
     aiohttp.ClientError,
     asyncio.TimeoutError,
 )
@@ -66,7 +73,27 @@ class Location:
         return bool(self.fs.exists(self.path))
 
     def read_bytes(self) -> bytes:
-        return bytes(self.fs.cat_file(self.path))
+        return self.fetch(self.path, None, None)
+
+    def fetch(self, path: str, etag: str | None, size: int | None) -> bytes:
+        """An object of this storage, whole, if it is still the one that was listed.
+
+        Args:
+            path: the object, as :attr:`uri` or :attr:`path` name it.
+            etag: what a listing had; None takes whatever is there.
+            size: likewise, for storage whose tags cannot be compared.
+
+        Raises:
+            ChangedError: it is another one by now.
+        """
+        if isinstance(self.fs, S3):
+            return self.fs.fetch(path, etag)
+        if self.is_local:
+            return _read_unchanged(path, etag)
+        data = bytes(self.fs.cat_file(path))
+        if size is not None and len(data) != size:
+            raise ChangedError(path)
+        return data
 
     def write_bytes(self, data: bytes) -> None:
         """Write so that a reader sees all of it or nothing, whenever the writer is killed."""
@@ -109,8 +136,29 @@ class StoredObject:
     etag: str | None
 
 
-def locate(uri: str, options: StorageOptions | None = None) -> Location:
+def _read_unchanged(path: str, etag: str | None) -> bytes:
+    with open(path, "rb") as file:
+        before = _stamp(os.fstat(file.fileno()))
+        data = file.read()
+        after = _stamp(os.fstat(file.fileno()))
+    if etag is not None and not before == after == etag:
+        raise ChangedError(path)
+    return data
+
+
+def _stamp(status: os.stat_result) -> str:
+    return f"{status.st_mtime}-{status.st_size}"
+
+
+def locate(
+    uri: str, options: StorageOptions | None = None, patience: Patience = DEFAULT_PATIENCE
+) -> Location:
     """Open the filesystem of a URI: a local path, ``s3://``, ``gs://``, anything fsspec opens.
+
+    Args:
+        uri: a path or URI.
+        options: what the filesystem takes.
+        patience: with S3; other filesystems have options of their own for it.
 
     Raises:
         ConfigError: an unknown scheme, a scheme whose package is missing, or options that the
@@ -124,9 +172,14 @@ def locate(uri: str, options: StorageOptions | None = None) -> Location:
         # A cached listing would hide what other workers have just written.
         arguments.setdefault("use_listings_cache", False)
     try:
-        fs, path = fsspec.url_to_fs(uri, **arguments)
-        if scheme == "s3":
+        if scheme in S3.protocol:
+            fs, path = S3(patience=patience, **arguments), S3._strip_protocol(uri)
             fs.connect()  # options that do not fit come to light here, not at the first object
+        elif scheme == "file":
+            # fsspec.url_to_fs would take "::" in a path for a chain of filesystems.
+            fs, path = LocalFileSystem(**arguments), LocalFileSystem._strip_protocol(uri)
+        else:
+            fs, path = fsspec.url_to_fs(uri, **arguments)
     except ImportError as error:
         raise ConfigError(
             f"{uri}: reading {scheme}:// needs a package that is not installed ({error})"
@@ -158,7 +211,7 @@ def refuse_overlap(source: Location, output: Location) -> None:
 
 
 def _is_inside(output: Location, source: Location) -> bool:
-    if any(mark in source.path for mark in "*?[") and not source.exists():
+    if _is_pattern(source.path) and not source.exists():
         matches = re.compile(glob_translate(source.path)).match
         return any(matches((output / name).path) for name in ("lock.json", "maps/x.parquet"))
     inside, around = output.path, source.path
@@ -169,27 +222,108 @@ def _is_inside(output: Location, source: Location) -> bool:
     return f"{inside}/".startswith(f"{around.rstrip('/')}/")
 
 
-def list_objects(uri: str, options: StorageOptions | None = None) -> Iterator[StoredObject]:
+def list_objects(
+    uri: str, options: StorageOptions | None = None, patience: Patience = DEFAULT_PATIENCE
+) -> Iterator[StoredObject]:
     """List a folder or prefix (recursively), a glob, or a single object, sorted by path.
+
+    On S3 no more than a page of a listing is in memory, locally no more than a folder.
 
     Raises:
         StorageError: nothing is there, or it may not be listed.
     """
-    place = locate(uri, options)
+    place = locate(uri, options, patience)
+    nothing = True
     try:
-        entries = _entries(place)
+        for found in _objects(place):
+            nothing = False
+            if not found.path.endswith("/"):  # a console's stand-in for an empty folder
+                yield found
     except STORAGE_ERRORS as error:
         raise StorageError(f"INPUT {uri} cannot be listed: {explain(error)}") from error
-    if not entries:
+    if nothing:
         raise StorageError(
             f"INPUT {uri}: nothing is there. Check the spelling; a folder, a prefix, a glob such as"
             " photos/**/*.jpg or a single image is expected"
         )
+
+
+def _objects(place: Location) -> Iterator[StoredObject]:
+    if place.is_local:
+        return _local_objects(place)
+    if isinstance(place.fs, S3) and place.fs.split_path(place.path)[0]:
+        return _s3_objects(place.fs, place.path)
+    return _as_described(_entries(place))
+
+
+def _local_objects(place: Location) -> Iterator[StoredObject]:
+    if os.path.isdir(place.path):
+        yield from _files_under(place.path)
+    elif os.path.isfile(place.path) or not _is_pattern(place.path):
+        yield from _local_file(place.path)
+    else:
+        for path in sorted(place.fs.glob(place.path)):
+            yield from _local_file(path)
+
+
+def _files_under(folder: str) -> Iterator[StoredObject]:
+    # A folder's name ends with a slash here, also for the order: that of the whole paths.
+    waiting = [posixpath.join(folder, "")]
+    while waiting:
+        path = waiting.pop()
+        if not path.endswith("/"):
+            yield from _local_file(path)
+            continue
+        with os.scandir(path) as entries:
+            children = [
+                f"{entry.path}/" if entry.is_dir(follow_symlinks=False) else entry.path
+                for entry in entries
+            ]
+        waiting.extend(sorted(children, reverse=True))
+
+
+def _local_file(path: str) -> Iterator[StoredObject]:
+    """The file at a path; nothing for what is none: a link to nowhere or to a folder, a pipe."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return
+        raise
+    if stat.S_ISREG(status.st_mode):
+        yield StoredObject(path, status.st_size, _stamp(status))
+
+
+def _s3_objects(fs: S3, path: str) -> Iterator[StoredObject]:
+    bucket, key, _ = fs.split_path(path)
+    in_folder = False
+    for found in fs.listing(bucket, f"{key}/" if key else ""):
+        in_folder = True
+        yield _s3_object(bucket, found)
+    if in_folder or not key:
+        return
+    if fs.isfile(path):
+        yield from _as_described({path: fs.info(path)})
+    elif _is_pattern(path):
+        yield from _as_described(fs.glob(path, detail=True))
+    else:
+        for found in fs.listing(bucket, key):
+            yield _s3_object(bucket, found)
+
+
+def _s3_object(bucket: str, found: dict[str, Any]) -> StoredObject:
+    return StoredObject(f"{bucket}/{found['Key']}", found["Size"], _etag(found))
+
+
+def _as_described(entries: dict[str, dict[str, Any]]) -> Iterator[StoredObject]:
     for path in sorted(entries):
         info = entries[path]
-        is_marker = path.endswith("/")  # a console's stand-in for an empty folder
-        if info.get("type") == "file" and not is_marker:
+        if info.get("type") == "file":
             yield StoredObject(path, int(info.get("size") or 0), _etag(info))
+
+
+def _is_pattern(path: str) -> bool:
+    return any(mark in path for mark in "*?[")
 
 
 def _entries(place: Location) -> dict[str, dict[str, Any]]:
@@ -198,10 +332,8 @@ def _entries(place: Location) -> dict[str, dict[str, Any]]:
         return dict(fs.find(path, detail=True))
     if fs.isfile(path):
         return {path: fs.info(path)}
-    if any(mark in path for mark in "*?["):
+    if _is_pattern(path):
         return dict(fs.glob(path, detail=True))
-    if place.is_local:
-        return {}
     parent, _, prefix = path.rpartition("/")
     if not parent:
         return dict(fs.find(path, detail=True))
@@ -231,4 +363,6 @@ def explain(error: BaseException) -> str:
         return "no AWS credentials were found. Set AWS_PROFILE, AWS_ACCESS_KEY_ID, or use a role"
     if name in {"EndpointConnectionError", "ConnectTimeoutError"}:
         return f"the endpoint does not answer ({text}). Check AWS_ENDPOINT_URL and the network"
+    if isinstance(error, TimeoutError) or name == "ReadTimeoutError":
+        return f"no answer in time ({text}). Check the network, or raise --storage-timeout"
     return f"{name}: {text}"

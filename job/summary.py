@@ -5,8 +5,9 @@ import numpy as np
 from job.comparison import BASELINE, Comparison
 from job.evaluation import Scores
 from job.pipeline import Plan
+from job.presentable import presentable
 from job.progress import duration
-from job.receipts import Receipt
+from job.receipts import PREDICTING, Receipt
 from job.verification import Verdict
 
 
@@ -29,9 +30,25 @@ def of_run(receipt: Receipt, output: str) -> str:
         lines.append(f"  errors  {receipt.failed:,}: {listed}")
     else:
         lines.append("  errors  none")
+    if receipt.retries:
+        lines.append(f"  retried {receipt.retries:,} requests to storage")
+    if receipt.stages:
+        lines.append(f"  busy    {_busy(receipt)}")
     place = output.rstrip("/")
     lines += [f"  maps    {place}/maps/", f"  receipt {place}/runs/{receipt.run_id}.json"]
     return "\n".join(lines)
+
+
+def _busy(receipt: Receipt) -> str:
+    """Who was at work for what share of the time: the fullest is what a run waits for."""
+    busy = {stage: figures["busy"] for stage, figures in receipt.stages.items()}
+    predicting = sum(busy.get(stage, 0.0) for stage in PREDICTING)
+    loading = busy.get("decode", 0.0)
+    rest = busy.get("encode", 0.0) + busy.get("write", 0.0)
+    return (
+        f"predictors {min(predicting, 1):.0%} of the time, CPUs {loading:.0%} with decoding and"
+        f" {rest:.0%} with encoding and writing"
+    )
 
 
 def is_good(receipt: Receipt, max_error_rate: float) -> bool:
@@ -63,10 +80,11 @@ def of_scores(scores: Scores) -> str:
     ]
     if scores.without_truth:
         lines.append(f"  {scores.without_truth:,} maps have no annotation")
-    width = max(len(name) for name in scores.names)
+    names = [presentable(name) for name in scores.names]
+    width = max(map(len, names))
     lines += [
         f"  {name:<{width}}  {value:.4f}"
-        for name, value in zip(scores.names, scores.iou, strict=True)
+        for name, value in zip(names, scores.iou, strict=True)
         if np.isfinite(value)
     ]
     return "\n".join(lines)
@@ -106,7 +124,7 @@ def of_verdict(verdict: Verdict) -> str:
     ]
     for kind, (count, first) in verdict.problems.items():
         lines.append(f"  {count:,} {kind}")
-        lines += [f"    {offender}" for offender in first]
+        lines += [f"    {presentable(offender)}" for offender in first]
         if count > len(first):
             lines.append(f"    and {count - len(first):,} more")
     if verdict.is_complete:

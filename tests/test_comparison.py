@@ -1,13 +1,17 @@
 """Comparisons: rates that mean something, a table and a chart of them."""
 
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from job import summary
 from job.chart import draw
-from job.comparison import BASELINE, Comparison, Timing, steady_rate
+from job.comparison import BASELINE, CAREFUL, Comparison, Timing, compare, steady_rate, timed
+from job.errors import JobError
 
 
 def timing(name: str, steady: float) -> Timing:
@@ -44,3 +48,32 @@ def test_chart_is_a_picture(comparison: Comparison, tmp_path: Path) -> None:
     with Image.open(tmp_path / "chart.png") as chart:
         assert chart.width > 600
         assert len(chart.convert("RGB").getcolors(1 << 20) or []) > 3
+
+
+@pytest.fixture(scope="module")
+def compared(ray_session: None, pictures: Path, model_dir: Path, tmp_path_factory) -> Comparison:
+    folder = tmp_path_factory.mktemp("few")
+    for path in sorted(pictures.glob("*.jpg"))[:5]:
+        shutil.copy(path, folder)
+    return compare(str(folder), str(model_dir), images=12)
+
+
+def test_every_architecture_gives_sequential_maps_before_it_is_rated(compared: Comparison) -> None:
+    names = [timing.name for timing in compared.timings]
+    assert names[0] == "sequential"
+    assert {BASELINE, CAREFUL, "this job, float32", "this job, bfloat16"} < set(names)
+    for timing in compared.timings:
+        assert timing.agreement >= (0.95 if "bfloat16" in timing.name else 1 - 1e-5), timing.name
+        assert 0 < timing.first_map <= timing.seconds
+        assert timing.steady > 0
+        assert timing.peak_memory > 100 << 20
+    assert compared.environment["cluster"]["CPU"] == 2
+    assert json.loads(json.dumps(compared.as_dict()))["images"] == 12
+
+
+def test_an_architecture_with_other_maps_has_no_speed() -> None:
+    reference = [np.zeros((7, 9), np.uint8)]
+    with pytest.raises(JobError, match="differ from sequential inference"):
+        timed("wrong", lambda: iter([(0, np.ones((7, 9), np.uint8))]), reference, 1)
+    with pytest.raises(JobError, match="wrong: 1 maps of 2 images"):
+        timed("wrong", lambda: iter([(0, reference[0])]), reference, 2)

@@ -126,7 +126,7 @@ def test_without_drops_what_is_done_and_keeps_the_order(tmp_path: Path, output: 
     images = freeze(str(source), output, {})
     left = images.without(np.array([0, 3, 5, 99], np.int64))
     assert left["id"].to_pylist() == [1, 2, 4]
-    assert left.column_names == ["id", "uri"]
+    assert left.column_names == ["id", "uri", "size", "etag"]
     assert images.without(np.empty(0, np.int64)).equals(images.rows)
     assert len(images.without(np.arange(6))) == 0
 

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from job import receipts
 from job.checkpoint import Checkpoint, Origin
 from job.config import JobConfig
 from job.errors import JobError, OutputConflictError, StoppedError
 from job.model import ModelCard
-from job.progress import Snapshot
-from job.receipts import Receipt, check_same_maps, new_run_id, read_all
+from job.progress import start_tally
+from job.receipts import Measures, Receipt, check_same_maps, new_run_id, read_all
 from job.resources import Cluster, allot
 from job.storage import Location, locate
 
@@ -23,6 +24,14 @@ SETTINGS = {"precision": "float32", "preprocessing": "SegformerImageProcessorPil
 @pytest.fixture
 def output(tmp_path: Path) -> Location:
     return locate(str(tmp_path))
+
+
+@pytest.fixture
+def measures(ray_session: None) -> Measures:
+    """Of a run with one predictor on a cluster of two CPUs."""
+    cluster = Cluster(cpus=2, gpus=0, nodes=1)
+    allotment = allot(JobConfig(input="in", output="out"), cluster, 6)
+    return Measures(start_tally(), allotment, cluster)
 
 
 def started(images: int = 10, done_before: int = 4, **changes: Any) -> Receipt:
@@ -38,8 +47,10 @@ def written(output: Location, run_id: str = "run-1") -> dict[str, Any]:
     return json.loads((output / "runs" / f"{run_id}.json").read_bytes())
 
 
-def test_a_receipt_is_there_as_running_before_anything_is_done(output: Location) -> None:
-    with started().kept_in(output):
+def test_a_receipt_is_there_as_running_before_anything_is_done(
+    output: Location, measures: Measures
+) -> None:
+    with started().kept_in(output, measures):
         found = written(output)
     assert (found["status"], found["images"], found["done_before"]) == ("running", 10, 4)
     assert found["model"] == {"name": "a/model", "revision": "c0ffee", "digest": "digest-1"}
@@ -49,22 +60,33 @@ def test_a_receipt_is_there_as_running_before_anything_is_done(output: Location)
     assert set(found["versions"]) >= {"ray", "torch", "transformers"}
 
 
-def test_a_finished_run_says_what_it_has_done(output: Location) -> None:
-    config = JobConfig(input="in", output="out")
-    allotment = allot(config, Cluster(cpus=2, gpus=0, nodes=1), 6)
-    total = Snapshot(maps=5)
-    total.errors.update({"truncated": 1})
-    total.seconds.update({"decode": 2.0, "fetch": 0.0})
-    total.images.update({"decode": 6, "fetch": 6})
-    with started().kept_in(output) as keeping:
-        receipt = keeping.finished(allotment, total)
+def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measures) -> None:
+    tally = measures.tally
+    tally.add.remote({"decode": 2.0, "fetch": 0.0}, {"decode": 6, "fetch": 6}, 3)
+    tally.add.remote({"forward": 1.0}, {"forward": 6})
+    tally.commit.remote(0, 5, {"truncated": 1})
+    with started().kept_in(output, measures) as keeping:
+        receipt = keeping.end("finished")
     found = written(output)
     assert (found["status"], found["maps"], found["errors"]) == ("finished", 5, {"truncated": 1})
-    assert found["stages"]["decode"] == {"seconds": 2.0, "images": 6, "images_per_second": 3.0}
-    assert found["stages"]["fetch"]["images_per_second"] == 0.0
+    decode = found["stages"]["decode"]
+    assert (decode["seconds"], decode["images"], decode["images_per_second"]) == (2.0, 6, 3.0)
+    # Two seconds within a span of two, on a cluster of two CPUs; a predictor is one of one.
+    assert decode["busy"] == 0.5
+    assert found["stages"]["forward"]["busy"] == 1.0
+    assert found["retries"] == 3
     assert found["allotment"]["workers"] == 1
     assert found["ended"]
     assert (receipt.todo, receipt.failed) == (6, 1)
+
+
+def test_a_run_that_is_told_to_stop_says_so_at_once(output: Location, measures: Measures) -> None:
+    measures.tally.commit.remote(0, 5, {})
+    with started().kept_in(output, measures) as keeping:
+        keeping.stopping()
+        found = written(output)
+        assert (found["status"], found["maps"]) == ("stopped", 5)
+        assert ray.get(measures.tally.begin.remote("decode", [1]))[2], "nothing new begins"
 
 
 @pytest.mark.parametrize(
@@ -84,9 +106,9 @@ def test_a_finished_run_says_what_it_has_done(output: Location) -> None:
     ],
 )
 def test_a_run_that_ends_early_says_how(
-    output: Location, error: BaseException, status: str, message: str
+    output: Location, measures: Measures, error: BaseException, status: str, message: str
 ) -> None:
-    with pytest.raises(type(error)), started().kept_in(output):
+    with pytest.raises(type(error)), started().kept_in(output, measures):
         raise error
     found = written(output)
     assert (found["status"], found["message"]) == (status, message)
@@ -95,9 +117,9 @@ def test_a_run_that_ends_early_says_how(
 
 
 def test_an_error_whose_text_starts_with_a_line_break_is_recorded_and_raised(
-    output: Location,
+    output: Location, measures: Measures
 ) -> None:
-    with pytest.raises(ValueError, match="the reason"), started().kept_in(output):
+    with pytest.raises(ValueError, match="the reason"), started().kept_in(output, measures):
         raise ValueError("\nthe reason")
     assert written(output)["status"] == "failed"
     assert "the reason" in written(output)["message"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from transformers import (
     BeitConfig,
@@ -27,7 +30,8 @@ from job.errors import ModelError
 from job.forward import Forward
 from job.image_loader import ImageLoader
 from job.model import ModelCard, ModelSize, load_image_processor, load_model
-from job.storage import locate
+from job.s3 import Patience
+from job.storage import Location, list_objects, locate
 from tests.conftest import LABELS, PHOTOS, make_model, picture
 
 SIZES = [(1, 1), (1, 300), (300, 1), (96, 96), (95, 97), (24, 24), (57, 183), (400, 30), (2, 2)]
@@ -93,6 +97,57 @@ def test_several_images_in_one_pass_give_the_maps_of_each_alone(
     check_equal(predictor.predict(batch(images)), sequential(images, *loaded))
 
 
+def listed(uris: list[str]) -> dict[str, np.ndarray]:
+    """Rows of a manifest that knows nothing but where images are."""
+    unknown = np.full(len(uris), None, object)
+    return {
+        "id": np.arange(len(uris)),
+        "uri": np.array(uris, object),
+        "size": unknown,
+        "etag": unknown,
+    }
+
+
+def test_objects_that_are_too_large_are_not_even_fetched(tmp_path: Path) -> None:
+    loader = ImageLoader(locate(str(tmp_path)), ModelSize(8, 8, 2), byte_limit=1000)
+    rows = listed([str(tmp_path / "nowhere.png")])
+    rows["size"] = np.array([1001])
+    (reason,) = map(json.loads, loader.transform_batch(rows)["error"])
+    assert (reason["stage"], reason["error_type"]) == ("fetch", "too_large")
+    assert "1,001 bytes, over the limit of 1,000; raise --byte-limit" in reason["message"]
+
+
+def test_an_object_that_was_replaced_since_it_was_listed_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(pictures([(4, 4)])[0]).save(path)
+    (found,) = list_objects(str(path))
+    rows = listed([str(path)])
+    rows["size"], rows["etag"] = np.array([found.size]), np.array([found.etag], object)
+    loader = ImageLoader(locate(str(tmp_path)), ModelSize(8, 8, 2))
+    assert list(loader.transform_batch(rows)["error"]) == [""]
+    Image.fromarray(pictures([(6, 5)])[0]).save(path)
+    (reason,) = map(json.loads, loader.transform_batch(rows)["error"])
+    assert (reason["stage"], reason["error_type"]) == ("fetch", "changed")
+
+
+class Stuck(LocalFileSystem):
+    """A disk of the network that does not answer."""
+
+    def cat_file(self, path: str, **options: Any) -> bytes:
+        time.sleep(20)
+        return b""
+
+
+def test_a_fetch_that_hangs_is_given_up(tmp_path: Path) -> None:
+    place = Location(DirFileSystem(str(tmp_path), Stuck()), "in")
+    loader = ImageLoader(place, ModelSize(8, 8, 2), timeout=0.5)
+    started = time.monotonic()
+    rows = loader.transform_batch(listed(["a.png", "b.png"]))
+    assert time.monotonic() - started < 10
+    for reason in map(json.loads, rows["error"]):
+        assert (reason["error_type"], reason["retryable"]) == ("timed_out", True)
+
+
 def test_images_that_the_loader_has_resized_give_the_same_maps(
     loaded: tuple[Any, Any], tmp_path: Path
 ) -> None:
@@ -102,12 +157,7 @@ def test_images_that_the_loader_has_resized_give_the_same_maps(
     (tmp_path / "zero.png").write_bytes(b"")
     names = [*(f"{number}.png" for number in range(len(images))), "zero.png", "gone.png"]
     loader = ImageLoader(locate(str(tmp_path)), ModelSize.of(loaded[1]))
-    rows = loader.transform_batch(
-        {
-            "id": np.arange(len(names)),
-            "uri": np.array([str(tmp_path / name) for name in names], object),
-        }
-    )
+    rows = loader.transform_batch(listed([str(tmp_path / name) for name in names]))
     assert rows["image"].shape == (len(names), 96, 96, 3)
     reasons = [json.loads(error) for error in rows["error"][-2:]]
     assert [reason["error_type"] for reason in reasons] == ["empty", "missing"]
@@ -120,15 +170,10 @@ def test_images_that_the_loader_has_resized_give_the_same_maps(
 
 
 def test_a_storage_that_stops_to_answer_fails_images_which_may_be_tried_again() -> None:
-    options = {
-        "endpoint_url": "http://127.0.0.1:1",
-        "key": "k",
-        "secret": "s",
-        "config_kwargs": {"retries": {"max_attempts": 1}},
-    }
-    loader = ImageLoader(locate("s3://bucket/in", options), ModelSize(8, 8, 2))
-    uris = np.array(["s3://bucket/in/a.jpg", "s3://bucket/in/b.jpg"], object)
-    rows = loader.transform_batch({"id": np.arange(2), "uri": uris})
+    options = {"endpoint_url": "http://127.0.0.1:1", "key": "k", "secret": "s"}
+    place = locate("s3://bucket/in", options, Patience(attempts=2, timeout=2))
+    loader = ImageLoader(place, ModelSize(8, 8, 2))
+    rows = loader.transform_batch(listed(["s3://bucket/in/a.jpg", "s3://bucket/in/b.jpg"]))
     for reason in map(json.loads, rows["error"]):
         assert (reason["stage"], reason["error_type"]) == ("fetch", "fetch_failed")
         assert reason["retryable"]

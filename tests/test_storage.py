@@ -2,16 +2,26 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from job.errors import ConfigError, JobError, StorageError
-from job.storage import Location, explain, list_objects, locate, refuse_overlap
+from job.storage import (
+    ChangedError,
+    Location,
+    StoredObject,
+    explain,
+    list_objects,
+    locate,
+    refuse_overlap,
+)
 from tests.conftest import S3
 
 STRANGE = ["a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "[i].jpg", "j\nk.jpg", "ü🎈.jpg", "l*.jpg"]
@@ -49,6 +59,12 @@ def test_a_local_path_is_absolute_and_its_uri_is_the_path(
         assert place.is_local
         assert place.path == place.uri == str(tmp_path / "in")
     assert locate("/").path == "/"
+
+
+def test_two_colons_in_a_local_path_are_no_chain_of_filesystems(tmp_path: Path) -> None:
+    fill(tmp_path / "a::b", "c::d.jpg")
+    assert locate(f"{tmp_path}/a::b").path == str(tmp_path / "a::b")
+    assert names(tmp_path / "a::b") == ["c::d.jpg"]
 
 
 def test_other_schemes_are_what_fsspec_makes_of_them(memory: str) -> None:
@@ -116,6 +132,47 @@ def test_a_folder_is_listed_with_what_is_nested_in_it_sorted(tmp_path: Path) -> 
     expected = ["a/deep/er/y.jpg", "a/z.jpg", "b.jpg", "c.txt"]
     assert found == [str(tmp_path / name) for name in expected]
     assert [item.size for item in list_objects(f"{tmp_path}/")] == [len(n) for n in expected]
+
+
+def test_the_order_is_that_of_the_whole_paths(tmp_path: Path) -> None:
+    fill(tmp_path, "a/x", "a/b/x", "a-b", "a-b-/x", "a.jpg", "a0", "a/x-", "ü/x", "🎈", "A", " ")
+    found = [item.path for item in list_objects(str(tmp_path))]
+    assert len(found) == 11
+    assert found == sorted(found)
+
+
+def test_links_to_files_are_files_and_no_other_link_is_followed(tmp_path: Path) -> None:
+    fill(tmp_path, "in/a.jpg", "elsewhere/b.jpg", "elsewhere/c.jpg")
+    (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "itself.jpg").symlink_to(tmp_path / "in" / "itself.jpg")
+    (tmp_path / "in" / "nowhere.jpg").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    (tmp_path / "way-in").symlink_to(tmp_path / "in")
+    for way in ("in", "way-in", "in/*"):
+        assert names(tmp_path / way) == ["a.jpg", "link.jpg"]
+    linked = list(list_objects(str(tmp_path / "in")))[1]
+    assert linked.size == len("elsewhere/b.jpg"), "of the file, not of the link"
+    assert locate(str(tmp_path)).fetch(linked.path, linked.etag, None) == b"elsewhere/b.jpg"
+
+
+def test_hidden_files_and_those_in_hidden_folders_are_listed(tmp_path: Path) -> None:
+    fill(tmp_path, ".a.jpg", ".cache/b.jpg", "c.jpg")
+    assert names(tmp_path) == [".a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_large_folder_is_listed_without_a_record_of_each_file(tmp_path: Path) -> None:
+    (tmp_path / "0").write_bytes(b"x")
+    for number in range(1, 20_000):
+        os.link(tmp_path / "0", tmp_path / str(number))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in list_objects(str(tmp_path))) == 20_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000 * 400
 
 
 def test_a_single_file_is_listed_alone(tmp_path: Path) -> None:
@@ -202,8 +259,27 @@ def test_a_folder_marker_on_s3_is_no_object(s3: S3) -> None:
 
 
 def test_a_bucket_that_does_not_exist_is_a_storage_error(s3: S3) -> None:
-    with pytest.raises(StorageError, match="s3://no-such-bucket"):
-        names("s3://no-such-bucket/x")
+    for uri in ("s3://no-such-bucket", "s3://no-such-bucket/x", "s3://no-such-bucket/*.jpg"):
+        with pytest.raises(StorageError, match=f"{re.escape(uri)} cannot be listed: not found"):
+            names(uri)
+
+
+def test_a_uri_without_a_bucket_is_a_storage_error(s3: S3) -> None:
+    with pytest.raises(StorageError, match="INPUT s3://"):
+        names("s3://")
+
+
+def test_a_bucket_is_listed_from_its_root(s3: S3) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3.endpoint)
+    client.create_bucket(Bucket="rooted")
+    with pytest.raises(StorageError, match="nothing is there"):
+        names("s3://rooted")
+    for key in ("b.jpg", "a/c.jpg", "a-/d.jpg"):
+        client.put_object(Bucket="rooted", Key=key, Body=b"x")
+    found = [item.path for item in list_objects("s3://rooted/")]
+    assert found == ["rooted/a-/d.jpg", "rooted/a/c.jpg", "rooted/b.jpg"]
 
 
 def test_a_listing_is_never_a_cached_one(s3: S3) -> None:
@@ -238,6 +314,67 @@ def test_the_etag_changes_with_the_content_and_only_then(kind: str, tmp_path: Pa
     assert '"' not in before
     file.write_bytes(b"two")
     assert etag() != before
+
+
+# Reading what was listed
+
+
+def listed(uri: str) -> StoredObject:
+    (found,) = list_objects(uri)
+    return found
+
+
+def test_a_file_is_fetched_as_long_as_it_is_the_one_that_was_listed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"one")
+    found, place = listed(str(tmp_path)), locate(str(tmp_path))
+    assert place.fetch(found.path, found.etag, found.size) == b"one"
+    file.write_bytes(b"one more")
+    with pytest.raises(ChangedError, match=r"a\.jpg"):
+        place.fetch(found.path, found.etag, found.size)
+    assert place.fetch(found.path, None, None) == b"one more"
+    found = listed(str(tmp_path))
+    os.utime(file, (1, 1))
+    with pytest.raises(ChangedError):
+        place.fetch(found.path, found.etag, found.size)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        place.fetch(found.path, found.etag, found.size)
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    size = 100 * 2**20
+    file.write_bytes(bytes(size))
+    found = listed(str(tmp_path))
+    stop = threading.Event()
+
+    def change() -> None:
+        with open(file, "r+b") as opened:
+            while not stop.wait(0.001):
+                opened.seek(size - 1)
+                opened.write(b"x")
+                opened.flush()
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        with pytest.raises(ChangedError):
+            locate(str(tmp_path)).fetch(found.path, found.etag, found.size)
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_where_tags_cannot_be_compared_the_size_can(memory: str) -> None:
+    file = locate(memory) / "a.jpg"
+    file.write_bytes(b"one")
+    found, place = listed(memory), locate(memory)
+    assert place.fetch(found.path, found.etag, found.size) == b"one"
+    assert place.fetch(file.uri, None, None) == b"one"
+    file.write_bytes(b"one more")
+    with pytest.raises(ChangedError):
+        place.fetch(found.path, found.etag, found.size)
 
 
 # Writing
@@ -416,11 +553,13 @@ def test_a_storage_that_does_not_answer_is_a_storage_error() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_listed_is_a_storage_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["closed", "."])
+def test_a_folder_that_may_not_be_listed_is_a_storage_error(tmp_path: Path, way: str) -> None:
     closed = fill(tmp_path / "closed", "a.jpg")
+    fill(tmp_path, "b.jpg")
     closed.chmod(0)
     try:
         with pytest.raises(StorageError, match="permission denied"):
-            names(closed)
+            names(tmp_path / way)
     finally:
         closed.chmod(0o700)

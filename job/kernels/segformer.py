@@ -73,8 +73,8 @@ class _Block(nn.Module):
         self.query, self.key, self.value = attention.q_proj, attention.k_proj, attention.v_proj
         self.out = attention.o_proj
         reduction = getattr(attention, "sequence_reduction", None)
-        self.reduction = reduction and reduction.sequence_reduction
-        self.reduction_norm = reduction and reduction.layer_norm
+        self.reduction = reduction.sequence_reduction if reduction else nn.Identity()
+        self.reduction_norm = reduction.layer_norm if reduction else nn.Identity()
         self.expand, self.depthwise = ffn.fc1, ffn.dwconv.dwconv
         self.activation, self.contract = ffn.activation_fn, ffn.fc2
 
@@ -84,9 +84,7 @@ class _Block(nn.Module):
         return features + self.contract(self.activation(mixed))
 
     def _attended(self, features: torch.Tensor) -> torch.Tensor:
-        coarse = features
-        if self.reduction is not None:
-            coarse = self.reduction_norm(_convolved(self.reduction, features))
+        coarse = self.reduction_norm(_convolved(self.reduction, features))
         query, key, value = (
             layer(of).flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer, of in ((self.query, features), (self.key, coarse), (self.value, coarse))
@@ -224,9 +222,10 @@ def fold(model: Any, *, tolerance: float = 1e-4) -> FoldedSegformer:
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     layer.weight = _frozen(weight, like)
-    layer.bias = None if bias is None else _frozen(bias, like)
+    if bias is not None:
+        layer.bias = _frozen(bias, like)
     return layer
 
 

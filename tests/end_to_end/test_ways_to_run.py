@@ -12,7 +12,7 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray._private.state import state
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from tests.conftest import S3
+from tests.conftest import S3, write_pictures
 from tests.end_to_end.processes import (
     Finished,
     Head,
@@ -20,6 +20,7 @@ from tests.end_to_end.processes import (
     get,
     ray_head,
     started,
+    wait_for,
 )
 from tests.outputs import check_each_image_once, check_equal_to_sequential, rows
 
@@ -130,9 +131,11 @@ def test_on_a_started_ray_it_joins_and_leaves_it_running(
     assert get(f"{head.dashboard}/api/jobs/", head.token)[0] == 200, "still there"
 
 
-def submit(head: Head, *words: str) -> Finished:
+def submit(head: Head, *words: str, wait: bool = True) -> Finished:
     """``ray job submit`` as the README has it."""
     command = [f"{Path(sys.executable).parent}/ray", "job", "submit", "--address", head.dashboard]
+    if not wait:
+        command.append("--no-wait")
     package = ["--working-dir", ".", "--runtime-env", "runtime_env.yaml"]
     return finish([*command, *package, "--", *words], head.env, timeout=500)
 
@@ -172,6 +175,28 @@ def test_submitted_job_that_fails_says_why_in_its_log_and_in_its_exit_status(
     assert said.startswith("error: INPUT s3://bucket/nowhere: nothing is there. Check")
     assert said in finished.stdout
     assert "Traceback" not in finished.stdout + finished.stderr
+
+
+def test_job_that_is_stopped_keeps_what_it_has_and_says_so(
+    head: Head, model_dir: Path, tmp_path: Path
+) -> None:
+    source, output = write_pictures(tmp_path / "in", 120, seed=300), tmp_path / "out"
+    words = ["python", "-m", "job", "run", str(source), str(output), "--model", str(model_dir)]
+    small = ["--images-per-file=4", "--images-per-task=4"]
+    submitted = submit(head, *words, *small, wait=False)
+    (job,) = set(re.findall(r"raysubmit_\w+", submitted.stdout))
+    wait_for(lambda: any(output.glob("maps/*.parquet")), 240, "the first maps")
+    ray_words = [f"{Path(sys.executable).parent}/ray", "job", "stop", "--address", head.dashboard]
+    stopped = finish([*ray_words, job], head.env)
+    assert "was stopped" in stopped.stdout + stopped.stderr
+    (receipt,) = [json.loads(path.read_text()) for path in (output / "runs").iterdir()]
+    assert receipt["status"] == "stopped"
+    assert 0 < receipt["maps"] < 120
+
+    resumed = submit(head, *words)
+    assert resumed.exit_code == 0, resumed.stdout
+    check_each_image_once(output, 120)
+    check_equal_to_sequential(output, model_dir)
 
 
 def test_cluster_answers_nobody_without_its_token(head: Head) -> None:

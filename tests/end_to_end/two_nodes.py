@@ -1,20 +1,22 @@
-"""A cluster of two nodes on this machine: ``python -m tests.end_to_end.two_nodes``.
+"""A cluster of several nodes on this machine: ``python -m tests.end_to_end.two_nodes [CPUS ...]``.
 
 Says where it is in one line of JSON, and is there until its process group is killed.
 """
 
 import json
 import signal
+import sys
 
 from ray.cluster_utils import Cluster
 
 
 def main() -> None:
-    """Start a head that takes no work and a worker node with two CPUs."""
+    """Start a head that takes no work and a worker node for each number of CPUs (default: 2)."""
     plain = {"include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **plain})
-    worker = cluster.add_node(num_cpus=2, **plain)
-    place = {"address": cluster.address, "worker": worker.node_id}
+    nodes = [cluster.add_node(num_cpus=int(cpus), **plain) for cpus in sys.argv[1:] or ["2"]]
+    raylet = nodes[-1].all_processes["raylet"][0].process.pid
+    place = {"address": cluster.address, "worker": nodes[-1].node_id, "raylet": raylet}
     print(json.dumps(place), flush=True)
     signal.pause()
 

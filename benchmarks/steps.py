@@ -1,6 +1,14 @@
-"""Steps: one image's way in milliseconds, as the stock pattern goes it and as the job does."""
+"""One image's way in milliseconds, step by step, as the stock pattern goes it and as the job does.
 
+    python -m benchmarks.steps IMAGES MODEL [--precision bfloat16] [--count 12]
+
+On one core. The two take turns, image by image, so that a noisy machine is noisy for both. The
+last line is JSON.
+"""
+
+import argparse
 import io
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,50 +23,45 @@ from job.kernels.png import class_counts, encode_map
 from job.labels import label_names, palette
 from job.model import ModelSize, load_model
 from job.normalise import Normaliser
+from job.storage import list_objects, locate
 
 if TYPE_CHECKING:
     from job.forward import Precision
 
-# Step by step, what each way does; a step that a way has not takes no time there.
 NAMES = ("decode", "resize", "normalise", "forward", "upsample", "encode")
-ROUNDS = 3
+ROUNDS = 5
 
 
 def measure(
-    files: Sequence[bytes],
-    checkpoint: Checkpoint,
-    *,
-    precision: "Precision" = "float32",
-    compiled: bool = False,
-    threads: int = 1,
+    files: Sequence[bytes], checkpoint: Checkpoint, precision: "Precision"
 ) -> dict[str, dict[str, float]]:
     """Milliseconds per image of every step on one core, the median of a few rounds.
 
-    Args:
-        files: encoded images.
-        checkpoint: the model.
-        precision: of our way's forward pass.
-        compiled: whether to compile it.
-        threads: CPU threads that torch may use.
-
-    Returns:
-        ``{"stock": {step: milliseconds}, "ours": {step: milliseconds}}``; the stock processor
-        resizes and normalises in one go, which counts as its ``normalise``.
+    The stock processor resizes and normalises in one go, which counts as its ``normalise``.
     """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        model, image_processor = load_model(checkpoint)
-        model.eval()
-        ways = {
-            "stock": _stock(model, image_processor),
-            "ours": _ours(model, image_processor, precision, compiled),
-        }
-        return {name: _median(way, files) for name, way in ways.items()}
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(1)
+    model, image_processor = load_model(checkpoint)
+    model.eval()
+    ways = {
+        "stock": _stock(model, image_processor),
+        "this job": _ours(model, image_processor, precision),
+    }
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for turn in range(ROUNDS + 1):
+        clocks = {name: _Clock() for name in ways}
+        for data in files[: 1 if turn == 0 else None]:
+            for name, way in ways.items():
+                clocks[name].start()
+                way(data, clocks[name])
+        if turn:  # the first is to warm up
+            for name, clock in clocks.items():
+                rounds[name].append({step: clock.spent[step] / len(files) for step in NAMES})
+    return {
+        name: {step: float(np.median([one[step] for one in found])) for step in NAMES}
+        for name, found in rounds.items()
+    }
 
 
 class _Clock:
@@ -66,6 +69,9 @@ class _Clock:
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = defaultdict(float)
+        self._last = 0.0
+
+    def start(self) -> None:
         self._last = time.perf_counter()
 
     def __call__(self, step: str) -> None:
@@ -75,17 +81,6 @@ class _Clock:
 
 
 _Way = Callable[[bytes, _Clock], Any]
-
-
-def _median(way: _Way, files: Sequence[bytes]) -> dict[str, float]:
-    way(files[0], _Clock())  # warm up
-    rounds = []
-    for _ in range(ROUNDS):
-        clock = _Clock()
-        for data in files:
-            way(data, clock)
-        rounds.append({name: clock.spent[name] / len(files) for name in NAMES})
-    return {name: float(np.median([one[name] for one in rounds])) for name in NAMES}
 
 
 def _stock(model: Any, image_processor: Any) -> _Way:
@@ -110,7 +105,7 @@ def _stock(model: Any, image_processor: Any) -> _Way:
     return way
 
 
-def _ours(model: Any, image_processor: Any, precision: "Precision", compiled: bool) -> _Way:
+def _ours(model: Any, image_processor: Any, precision: "Precision") -> _Way:
     import torch
 
     from job.forward import fast
@@ -118,8 +113,7 @@ def _ours(model: Any, image_processor: Any, precision: "Precision", compiled: bo
 
     size = ModelSize.of(image_processor)
     normaliser = Normaliser(image_processor, torch.device("cpu"))
-    shape = (1, 3, size.height, size.width) if compiled and size else None
-    forward = fast(model, precision, compiled_for=shape)
+    forward = fast(model, precision)
     names = label_names(model.config.id2label)
     colours = palette(names)
 
@@ -140,3 +134,24 @@ def _ours(model: Any, image_processor: Any, precision: "Precision", compiled: bo
         clock("encode")
 
     return way
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", help="folder of images")
+    parser.add_argument("model", help="as --model of a run")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--count", type=int, default=12, help="images to take")
+    arguments = parser.parse_args()
+    place = locate(arguments.images)
+    paths = [found.path for found in list_objects(arguments.images)][: arguments.count]
+    files = [place.fetch(path, None, None) for path in paths]
+    result = measure(files, Checkpoint.from_model(arguments.model), arguments.precision)
+    for step in (*NAMES, "all"):
+        figures = [way.get(step, sum(way.values())) for way in result.values()]
+        print(f"{step:10}" + "".join(f"{figure:10.1f} ms" for figure in figures))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

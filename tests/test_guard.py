@@ -1,0 +1,97 @@
+"""Guard: what kills or holds up a process is found, costs a row, and is not tried for ever."""
+
+import os
+import time
+from collections.abc import Sequence
+
+import pytest
+import ray
+
+from job.errors import ImageError
+from job.guard import DEATHS, Guard, Ledger, StoppingError
+from job.progress import start_tally
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def test_what_was_begun_and_never_ended_is_remembered() -> None:
+    ledger = Ledger()
+    assert ledger.begin("decode", [1, 2]) == (0, [])
+    assert ledger.begin("decode", [1, 2]) == (1, [])
+    assert ledger.begin("decode", [2, 3]) == (0, []), "other images"
+    assert ledger.begin("predict", [1, 2]) == (0, []), "another stage"
+    ledger.end("decode", [1, 2])
+    assert ledger.begin("decode", [1, 2]) == (0, [])
+
+
+def test_only_an_image_that_was_alone_is_blamed_for_a_hang() -> None:
+    ledger = Ledger()
+    ledger.hang("predict", [1, 2])
+    assert ledger.begin("predict", [1, 2]) == (0, [])
+    ledger.hang("predict", [2])
+    assert ledger.begin("predict", [1, 2]) == (1, [2])
+    assert ledger.begin("decode", [2]) == (0, [])
+
+
+def test_without_a_tally_there_is_nothing_between_the_images_and_the_work() -> None:
+    guard = Guard("decode")
+    assert guard.over([7, 8], lambda some: [10 * position for position in some]) == [0, 10]
+    with guard.watching([7], "an image"):
+        pass
+
+
+@ray.remote(max_retries=20)
+def guarded(tally: object, ids: list[int], deadly: set[int], slow: set[int]) -> list[str]:
+    """A task like those of the job: some images end its process, some never end."""
+    guard = Guard("decode", tally, 1.0)
+
+    def work(some: Sequence[int]) -> list[str]:
+        outcomes = []
+        for position in some:
+            with guard.watching([ids[position]], f"image {ids[position]}"):
+                if ids[position] in deadly:
+                    os._exit(1)
+                if ids[position] in slow:
+                    time.sleep(60)
+                outcomes.append(f"map {ids[position]}")
+        return outcomes
+
+    return [
+        outcome.kind if isinstance(outcome, ImageError) else outcome
+        for outcome in guard.over(ids, work)
+    ]
+
+
+def test_images_that_end_their_process_are_given_up_and_the_others_are_not() -> None:
+    tally = start_tally()
+    found = ray.get(guarded.remote(tally, [1, 2, 3, 4, 5], {2, 5}, {4}), timeout=120)
+    assert found == ["map 1", "crashed", "map 3", "timed_out", "crashed"]
+    notes = ray.get(tally.snapshot.remote()).notes
+    assert notes == ["decode of image 4 took longer than 1 s: given up"]
+
+
+def test_a_death_that_was_a_coincidence_costs_nothing() -> None:
+    tally = start_tally()
+    ids = [1, 2, 3]
+    for _ in range(DEATHS + 1):  # as if so many nodes had been lost with this task on them
+        ray.get(tally.begin.remote("decode", ids))
+    assert ray.get(guarded.remote(tally, ids, set(), set())) == ["map 1", "map 2", "map 3"]
+    assert ray.get(tally.begin.remote("decode", ids))[0] == 0, "and is forgotten afterwards"
+
+
+def test_nothing_new_begins_in_a_run_that_is_coming_to_an_end() -> None:
+    tally = start_tally()
+    ray.get(tally.stop.remote())
+    with pytest.raises(StoppingError):
+        Guard("decode", tally, stops=True).over([1], lambda some: list(some))
+    # What has been decoded is predicted all the same.
+    assert Guard("predict", tally).over([1], lambda some: list(some)) == [0]
+
+
+def test_an_actor_waits_for_the_tally_only_at_first() -> None:
+    tally = start_tally()
+    guard = Guard("predict", tally, asks=1)
+    assert guard.over([1], lambda some: ["map"]) == ["map"]
+    ray.get(tally.begin.remote("predict", [2]))
+    # A process that has got this far has died on nothing: it need not ask.
+    assert guard.over([2], lambda some: [f"{len(some)} at once"]) == ["1 at once"]
