@@ -119,8 +119,10 @@ class Guard:
     ) -> T | ImageError:
         alone = f"{self._stage} alone"
         before, _, _ = ray.get(self._tally.begin.remote(alone, [number]))
-        crashed = ImageError("crashed", f"the process working on it died, {before} times")
-        outcome = work([position])[0] if before < DEATHS else crashed
+        if before >= DEATHS:
+            # Not ended: the next image may kill this task, and then this one is not tried again.
+            return ImageError("crashed", f"the process working on it died, {before} times")
+        (outcome,) = work([position])
         self._tally.end.remote(alone, [number])
         return outcome
 

@@ -119,8 +119,11 @@ class Tally:
 
 
 def start_tally() -> Any:
-    """A tally on the driver's own machine, so that losing a worker node does not lose it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    """A tally on the driver's own machine, so that losing a worker node does not lose it.
+
+    A soft affinity would not do: Ray keeps even actors without CPUs off a head that has none.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 

@@ -32,7 +32,7 @@ def of_run(receipt: Receipt, output: str) -> str:
         lines.append("  errors  none")
     if receipt.retries:
         lines.append(f"  retried {receipt.retries:,} requests to storage")
-    if receipt.stages:
+    if receipt.steady:  # shares of less than a few seconds mean little
         lines.append(f"  busy    {_busy(receipt)}")
     place = output.rstrip("/")
     lines += [f"  maps    {place}/maps/", f"  receipt {place}/runs/{receipt.run_id}.json"]
