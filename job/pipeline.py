@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.data import Dataset
+from ray.data import Dataset, TaskPoolStrategy
 
 from job import artifacts, progress, receipts
 from job.batch_predictor import BatchPredictor
@@ -131,7 +131,9 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
                     committing(output),
                 ):
                     work.maps_of(source).write_datasink(
-                        sink, ray_remote_args={"num_cpus": allotment.write_cpus, **RETRIED}
+                        sink,
+                        ray_remote_args={"num_cpus": allotment.write_cpus, **RETRIED},
+                        concurrency=allotment.writers,
                     )
                 return keeping.end("finished")
 
@@ -164,6 +166,7 @@ class _Work:
             batch_format="numpy",
             batch_size=None,
             num_cpus=self.allotment.encode_cpus,
+            compute=TaskPoolStrategy(size=self.allotment.encoders),
             **RETRIED,
         )
 

@@ -10,6 +10,10 @@ from job.errors import ConfigError
 
 # Loading a model takes about as long as this many images.
 IMAGES_WORTH_A_MODEL = 8
+# The least that can be asked for. Where all CPUs are taken Ray starts what fits: encoding and
+# writing would wait until there is nothing left to decode. So these ask for crumbs, and the others
+# leave some; how many of them there are at a time is bounded otherwise.
+CRUMB = 0.0001
 # The most images in a file: some 40 MB beside GPUs, where that is seconds of work, and 5 MB beside
 # CPUs, where a crash costs a minute.
 FILE_OF_GPU, FILE_OF_CPU = 4096, 512
@@ -58,6 +62,8 @@ class Allotment:
         load_cpus: CPUs that a task asks for that fetches, decodes and resizes.
         encode_cpus: the same for a task that encodes.
         write_cpus: the same for a task that writes.
+        encoders: tasks that encode at the same time, at most.
+        writers: tasks that write at the same time, at most.
         images_per_task: images that such a task handles.
         images_per_file: images after which a file is written and committed.
     """
@@ -71,6 +77,8 @@ class Allotment:
     load_cpus: float
     encode_cpus: float
     write_cpus: float
+    encoders: int
+    writers: int
     images_per_task: int
     images_per_file: int
 
@@ -106,15 +114,15 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         threads = config.cpus_per_worker or 1
         cores = max(1, int(cluster.cpus / threads))
         workers = config.workers or _clamped(todo // IMAGES_WORTH_A_MODEL, 1, cores)
-        cpus = min(threads, cluster.cpus / workers) / 2
+        cpus = min(threads, cluster.cpus / workers) / 2 - CRUMB
     most = FILE_OF_GPU if gpus else FILE_OF_CPU
     per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, most)
     per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
     batch_size = config.batch_size or (32 if gpus else 8)
-    share = min(1.0, cluster.cpus / 2)
-    # Unequal requests keep Ray from fusing neighbouring stages into one task.
-    if cpus in (0.4 * share, 0.2 * share):
-        cpus += 0.01
+    load = 0.4 * min(1.0, cluster.cpus / 2) - CRUMB
+    # Equal requests would have Ray fuse decoding into the predictors.
+    if cpus == load:
+        cpus -= CRUMB
     return Allotment(
         workers=workers,
         cpus_per_worker=cpus,
@@ -123,9 +131,11 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         batch_size=batch_size,
         # A core is busy with one image; more only spill its caches.
         images_at_once=batch_size if gpus else 1,
-        load_cpus=0.4 * share,
-        encode_cpus=0.2 * share,
-        write_cpus=0.1 * share,
+        load_cpus=load,
+        encode_cpus=2 * CRUMB,
+        write_cpus=CRUMB,
+        encoders=max(1, int(cluster.cpus / 4)),
+        writers=max(2, int(cluster.cpus / 2)),
         images_per_task=per_task,
         images_per_file=per_file,
     )
