@@ -1,27 +1,27 @@
 """Bytes of an image file → an upright RGB array, or the reason why not."""
 
+import ctypes
+import ctypes.util
 import io
+import logging
+import re
+import struct
 import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+import PIL
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from job.errors import ImageError
 
 # Formats that Pillow decodes by itself, without starting another program (EPS would).
 _SAFE_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "TIFF",
-    "BMP",
-    "GIF",
-    "JPEG2000",
-    "PPM",
-    "AVIF",
-    "ICO",
-    "TGA",
+    *("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "ICO", "TGA"),
 )
 EXTENSIONS = frozenset(
     (
@@ -32,6 +32,29 @@ EXTENSIONS = frozenset(
 )
 
 DEFAULT_PIXEL_LIMIT = 100_000_000
+
+# Far above what cameras and programs write, far below what takes minutes: Pillow joins the EXIF of
+# all segments again for each, parses every chunk in Python, and libjpeg goes over all pixels in
+# every scan.
+_MOST_SEGMENTS = 1000
+_MOST_CHUNKS = 100_000
+_MOST_SCANS = 100
+# Every tile of a JPEG 2000 file costs the decoder kilobytes before its first byte is read.
+_MOST_TILES = 16_384
+
+# What an EXIF orientation asks for.
+_TURNS: Mapping[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow logs remarks on files, and the ImageError says it already.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Image:
@@ -50,21 +73,26 @@ def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Imag
     """
     if not data:
         raise ImageError("empty", "the object is empty (0 bytes)")
-    # Our own limit stands in for Pillow's, which only warns at first.
-    Image.MAX_IMAGE_PIXELS = None
+    # A truncated file must not be padded with grey, whatever another library has set.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # Our own limit stands in for Pillow's, which only warns at first; but an icon is decoded, and
+    # room is made for a WebP, when they are opened.
+    opened_at_once = data.startswith((b"\0\0\1\0", b"RIFF"))
+    Image.MAX_IMAGE_PIXELS = pixel_limit if opened_at_once else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data), formats=_formats())
-            _refuse_oversized(image.size, pixel_limit)
-            image.load()
-            return _to_rgb(_upright(image))
+            return _to_rgb(_upright(_loaded(data, pixel_limit)))
         except ImageError:
             raise
         except UnidentifiedImageError:
-            raise ImageError("not_an_image", _describe_unidentified(data)) from None
+            raise _not_identified(data) from None
         except Exception as error:  # Pillow's plugins raise whatever their parsing ran into
-            raise _reason(error) from error
+            if "MAX_TEXT_" in str(error) and data.startswith(b"\x89PNG"):
+                return decode(_without_text(data), pixel_limit=pixel_limit)
+            raise _reason(error, data, pixel_limit) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = None
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -75,25 +103,132 @@ def to_array(image: Image.Image) -> np.ndarray:
 @cache
 def _formats() -> tuple[str, ...]:
     """The safe formats that this build of Pillow has."""
+    from PIL import AvifImagePlugin
+
     Image.init()
+    # One task has one CPU; by default every AVIF would start a thread on each.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     return tuple(name for name in _SAFE_FORMATS if name in Image.OPEN)
 
 
-def _refuse_oversized(size: tuple[int, int], pixel_limit: int) -> None:
+def _loaded(data: bytes, pixel_limit: int) -> Image.Image:
+    if data.startswith(b"\xff\xd8\xff"):
+        _refuse_endless_jpeg(data)
+    elif data.startswith(b"\x89PNG"):
+        _refuse_endless_png(data)
+    elif data.startswith((b"II", b"MM")):
+        _quieten_libtiff()
+    elif data.startswith((b"P1", b"P2", b"P3")):
+        # Pillow copies a megabyte for every comment.
+        data = re.sub(rb"#[^\r\n]*", b"", data)
+    image = Image.open(io.BytesIO(data), formats=_formats())
+    _refuse_oversized(image.size, pixel_limit)
+    if image.format == "TIFF":
+        tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))  # type: ignore[attr-defined]
+        _refuse_oversized(tile, pixel_limit, "a tile of ")
+    elif image.format == "JPEG2000":
+        _refuse_lying_codestream(data, pixel_limit)
+    elif image.info.get("progressive") and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise ImageError("corrupt", f"a progressive JPEG with more than {_MOST_SCANS} scans")
+    image.load()
+    return image
+
+
+# What is refused by its header
+
+
+def _refuse_oversized(size: tuple[int, int], pixel_limit: int, what: str = "") -> None:
     width, height = size
     if width * height > pixel_limit:
-        raise ImageError(
-            "too_large",
-            f"{width}×{height} is {width * height:,} pixels, over the limit of {pixel_limit:,};"
-            " raise --pixel-limit if such images are expected",
+        raise _too_large(f"{what}{width}×{height} is {width * height:,} pixels", pixel_limit)
+
+
+def _too_large(what: str, pixel_limit: int) -> ImageError:
+    return ImageError(
+        "too_large",
+        f"{what}, over the limit of {pixel_limit:,}; raise --pixel-limit if such images are"
+        " expected",
+    )
+
+
+def _refuse_endless_jpeg(jpeg: bytes) -> None:
+    place = 2
+    for _ in range(_MOST_SEGMENTS):
+        found = jpeg.find(b"\xff", place, place + (1 << 16))
+        marker = jpeg[found + 1 : found + 2]
+        if found < 0 or marker in (b"", b"\xda"):
+            break
+        has_length = marker >= b"\xc0" and not b"\xd0" <= marker <= b"\xd9"
+        length = int.from_bytes(jpeg[found + 2 : found + 4]) if has_length else 0
+        place = found + (2 + length if marker != b"\xff" else 1)
+    else:
+        raise ImageError("corrupt", f"more than {_MOST_SEGMENTS:,} segments before the picture")
+    if found < 0 and len(jpeg) > place + (1 << 16):
+        raise ImageError("corrupt", "the file is damaged (no picture where one has to begin)")
+
+
+def _refuse_endless_png(png: bytes) -> None:
+    place = 8
+    for _ in range(_MOST_CHUNKS):
+        place += 12 + int.from_bytes(png[place : place + 4])
+        if place >= len(png):
+            return
+    raise ImageError("corrupt", f"a PNG of more than {_MOST_CHUNKS:,} chunks")
+
+
+def _refuse_lying_codestream(data: bytes, pixel_limit: int) -> None:
+    """What the decoder goes by, not what the file around it says (ISO/IEC 15444-1, A.5.1)."""
+    place = data.find(b"\xff\x4f\xff\x51")
+    while place >= 0:
+        fields = data[place + 8 : place + 42]
+        if len(fields) < 34:
+            raise ImageError("truncated", "the file is cut short in its header")
+        right, bottom, left, top, width, height, first_x, first_y, components = struct.unpack(
+            ">8IH", fields
         )
+        _refuse_oversized((right - left, bottom - top), pixel_limit)
+        across = -(-(right - first_x) // max(width, 1))
+        down = -(-(bottom - first_y) // max(height, 1))
+        if across * down > _MOST_TILES or components > 4:
+            raise ImageError(
+                "unsupported", f"a JPEG 2000 of {across * down:,} tiles, {components} components"
+            )
+        place = data.find(b"\xff\x4f\xff\x51", place + 4)
+
+
+def _without_text(png: bytes) -> bytes:
+    """A PNG without texts and colour profile, which inflate to megabytes: they are not needed."""
+    kept, place = [png[:8]], 8
+    while place < len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4])
+        if png[place + 4 : place + 8] not in (b"iCCP", b"iTXt", b"tEXt", b"zTXt"):
+            kept.append(png[place:end])
+        place = end
+    return b"".join(kept)
+
+
+@cache
+def _quieten_libtiff() -> None:
+    """Keep libtiff from writing to standard error what it finds wrong; Pillow lets it."""
+    home = Path(PIL.__file__).parent
+    bundles = (home.parent / "pillow.libs", home / ".dylibs")
+    bundled = [str(path) for bundle in bundles for path in bundle.glob("libtiff*")]
+    for library in bundled or [ctypes.util.find_library("tiff") or "libtiff"]:
+        with suppress(OSError, AttributeError):
+            quieten = ctypes.CDLL(library).TIFFSetErrorHandler
+            quieten.argtypes, quieten.restype = [ctypes.c_void_p], ctypes.c_void_p
+            quieten(None)
+
+
+# Any mode, upright, to RGB
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # a broken EXIF block is no reason to lose the picture
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -101,42 +236,134 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow would clip these to 255; keep the picture by keeping the high byte.
-        levels = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+        levels = np.array(image)
+        np.clip(levels, 0, 65535, out=levels)
+        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        levels = np.nan_to_num(np.asarray(image, np.float64))
+        levels = np.array(image)
+        np.nan_to_num(levels, copy=False)
         if levels.max(initial=0.0) <= 1.0:
-            levels = levels * 255
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+            levels *= 255
+        np.clip(levels, 0, 255, out=levels)
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
 
-def _describe_unidentified(data: bytes) -> str:
-    head = data[:512].lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not an image (an error page saved under an image's name?)"
-    if head.startswith((b"<?xml", b"<svg")):
-        return "an XML or SVG document, not a raster image"
-    if head.startswith((b"{", b"[")):
-        return "a JSON document, not an image"
-    if head.startswith(b"%pdf"):
-        return "a PDF document, not an image"
-    if head.startswith((b"\x89png", b"\xff\xd8\xff", b"gif8", b"riff")):
-        return "begins like an image, but its header is damaged"
-    return f"not an image in a known format (the file starts with {data[:8]!r})"
+# Reasons
 
 
-def _reason(error: Exception) -> ImageError:
-    text = str(error) or type(error).__name__
+# How files begin, in lower case; some of them behind the length of their first box.
+_STRANGERS = {
+    "an HTML page (of an error?), not an image": (b"<!doctype html", b"<html"),
+    "an XML or SVG document, not a raster image": (b"<?xml", b"<svg"),
+    "a JSON document, not an image": (b"{", b"["),
+    "a PDF document, not an image": (b"%pdf",),
+    "a PostScript document, not an image": (b"%!ps",),
+    "a Git LFS pointer: the image itself was never fetched": (b"version https://git-lfs",),
+    "an archive, not an image": (b"pk\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"rar!"),
+    "a video, not an image": (b"ftypisom", b"ftypmp4", b"ftypqt  ", b"ftypm4v"),
+}
+_UNSUPPORTED = {
+    "a HEIC": (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"),
+    "a JPEG XL": (b"jxl \r\n", b"\xff\x0a"),
+}
+_FORMATS = {
+    "a JPEG": (b"\xff\xd8\xff",),
+    "a PNG": (b"\x89png",),
+    "a WebP": (b"riff",),
+    "a GIF": (b"gif8",),
+    "a TIFF": (b"ii*\0", b"mm\0*"),
+    "a JPEG 2000": (b"\xffo\xffq", b"jp  \r\n"),
+    "an AVIF": (b"ftypavif", b"ftypavis"),
+    "an ICO": (b"\0\0\1\0",),
+    "a BMP": (b"bm",),
+}
+
+
+def _not_identified(data: bytes) -> ImageError:
+    heads = data[:512].lstrip().lower(), data[4:16].lower()
+
+    def named(names: Mapping[str, tuple[bytes, ...]]) -> str:
+        starts = (
+            name
+            for name, beginnings in names.items()
+            for head in heads
+            if head.startswith(beginnings)
+        )
+        return next(starts, "")
+
+    if what := named(_STRANGERS):
+        return ImageError("not_an_image", what)
+    if what := named(_UNSUPPORTED):
+        remedy = "which cannot be decoded here; convert it to JPEG or PNG"
+        return ImageError("unsupported", f"{what} image, {remedy}")
+    if _is_cut_short(data):
+        return ImageError("truncated", "the file is cut short in its header")
+    if what := named(_FORMATS):
+        return ImageError("not_an_image", f"begins like {what}, but its header is damaged")
+    if not data.strip(b"\0"):
+        return ImageError("not_an_image", f"{len(data):,} zeros, not an image")
+    text = data[:8].decode("latin-1")
+    shown = f"'{text}'" if _is_plain(text) else f"the bytes {data[:8].hex(' ')}"
+    return ImageError(
+        "not_an_image", f"not an image in a known format (the file starts with {shown})"
+    )
+
+
+# Where files say how long they are at least: numbers to be added up.
+_LENGTHS: tuple[tuple[bytes, tuple[int, ...], Literal["little", "big"]], ...] = (
+    (b"RIFF", (4,), "little"),
+    (b"BM", (2,), "little"),
+    (b"\0\0\1\0", (14, 18), "little"),
+    (b"II*\0", (4,), "little"),
+    (b"MM\0*", (4,), "big"),
+)
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a file ends before it says it does."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return b"\xff\xd9" not in data
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data
+    if data.startswith(b"GIF8"):
+        return not data.endswith(b";")
+    for beginning, at, order in _LENGTHS:
+        if data.startswith(beginning):
+            return len(data) < sum(int.from_bytes(data[place : place + 4], order) for place in at)
+    end = 0
+    for _ in range(100 if data.startswith((b"jP  ", b"ftypavi"), 4) else 0):
+        size = int.from_bytes(data[end : end + 4])
+        end += size
+        if size < 8 or end >= len(data):  # 0 and 1 stand for sizes that are written elsewhere
+            break
+    return end > len(data)
+
+
+def _reason(error: Exception, data: bytes, pixel_limit: int) -> ImageError:
+    if isinstance(error, Image.DecompressionBombError):
+        claimed = re.search(r"\d+", str(error))
+        pixels = f"{int(claimed[0]):,}" if claimed else "too many"
+        return _too_large(f"{pixels} pixels", pixel_limit)
+    text = _own_words(error)
     lowered = text.lower()
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "out of memory" in lowered:
         return ImageError("too_large", "not enough memory to decode it; lower --pixel-limit")
-    if "truncated" in lowered or isinstance(error, EOFError) or "unexpected end" in lowered:
-        return ImageError("truncated", f"the file is cut short ({text})")
-    if isinstance(error, NotImplementedError) or "not supported" in lowered:
-        return ImageError("unsupported", f"a variant that cannot be decoded ({text})")
-    return ImageError("corrupt", f"the file is damaged ({text})")
+    short = any(sign in lowered for sign in ("truncated", "unexpected end", "only got"))
+    if isinstance(error, EOFError) or short or _is_cut_short(data):
+        return ImageError("truncated", "the file is cut short")
+    if isinstance(error, NotImplementedError) or "support" in lowered:
+        return ImageError("unsupported", f"a variant that cannot be decoded{text}")
+    return ImageError("corrupt", f"the file is damaged{text}")
 
 
-# A truncated file must not be silently padded with grey, whatever another library has set.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+def _own_words(error: Exception) -> str:
+    """What Pillow says of a file, in brackets; nothing of what its parsing ran into."""
+    text = re.sub(r"""\bb(['"])(.*?)\1""", r"\2", str(error)).strip()
+    text = text.removesuffix(" when reading image file").rstrip(".")
+    told = isinstance(error, OSError | SyntaxError | ValueError | NotImplementedError)
+    return f" ({text})" if told and _is_plain(text) else ""
+
+
+def _is_plain(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable() and not set(text) & set("<>[]\\")

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from job.errors import ModelError
+
 # ADE20K's 150 colours in the order of its classes (wall is 0): the table of the scene-parsing
 # benchmark, http://sceneparsing.csail.mit.edu. Road and skyscraper share one.
 _ADE20K = bytes.fromhex(
@@ -23,10 +25,58 @@ _ADE20K = bytes.fromhex(
 _ADE20K_MARKS = {0: "wall", 6: "road", 48: "skyscraper", 149: "flag"}
 
 
+# Maps hold class ids as uint16 at most.
+_MOST_CLASSES = 1 << 16
+# Every row of maps/ repeats the names of its classes.
+_LONGEST_NAME = 256
+
+
 def label_names(id2label: Mapping[int, str] | Mapping[str, str]) -> tuple[str, ...]:
-    """The model's own class names by class id, trimmed of stray spaces."""
-    names = {int(label): str(name).strip() for label, name in id2label.items()}
+    """The model's own class names by class id, trimmed of stray spaces.
+
+    They come from a stranger's ``config.json``: any characters may be in them, and two classes may
+    have the same name. Whoever shows them makes them presentable.
+
+    Raises:
+        ModelError: what is there are no names by class number.
+    """
+    if not isinstance(id2label, Mapping) or not id2label:
+        raise ModelError("the model's id2label names no classes; expected {0: 'wall', …}")
+    names: dict[int, str] = {}
+    for label, name in id2label.items():
+        number = _class_number(label)
+        if number in names:
+            raise ModelError(f"the model's id2label names class {number} twice")
+        names[number] = _class_name(number, name)
     return tuple(names.get(label, f"class {label}") for label in range(max(names) + 1))
+
+
+def _class_number(label: object) -> int:
+    # int() would also take " 1", "1_0" and True.
+    written = isinstance(label, str) and label.isascii() and label.isdigit() and len(label) < 10
+    if not written and type(label) is not int:
+        shown = ascii(label)[:40]
+        raise ModelError(f"the model's id2label has {shown} for the number of a class")
+    number = int(str(label))
+    if not 0 <= number < _MOST_CLASSES:
+        raise ModelError(
+            f"the model's id2label has class {number}; classes count from 0, and there can be"
+            f" {_MOST_CLASSES:,} at most"
+        )
+    return number
+
+
+def _class_name(number: int, name: object) -> str:
+    if not isinstance(name, str | int | float):
+        raise ModelError(f"the model's id2label: the name of class {number} is no text")
+    text = str(name).strip()
+    if len(text) > _LONGEST_NAME:
+        raise ModelError(
+            f"the model's name for class {number} has {len(text):,} characters;"
+            f" {_LONGEST_NAME} are enough"
+        )
+    # Half of a surrogate pair, as JSON can escape it, cannot be written as UTF-8.
+    return text.encode(errors="replace").decode()
 
 
 def palette(names: Sequence[str]) -> np.ndarray:

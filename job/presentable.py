@@ -21,6 +21,7 @@ _SECRETS: tuple[tuple[str, str], ...] = (
     (r"(?i)(\bbearer\s+)[\w.~+/=-]{20,}", rf"\1{HIDDEN}"),
     # https://user:password@host, also with an @ in the password
     (r"(?<=://)[^\s/:@?#'\"]+:[^\s/?#'\"]+@", f"{HIDDEN}@"),
+    (r"(?i)(\bendpoint\w{0,9}[:=]\s*['\"]?)[^\s/:@'\"]+:[^\s/@'\"]+@", rf"\1{HIDDEN}@"),
     # AWS: an access key id, also with its secret behind a colon
     (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b(?::[\w/+=]{40})?", HIDDEN),
     # Hugging Face
@@ -36,7 +37,7 @@ _SECRETS: tuple[tuple[str, str], ...] = (
     # {'secret': 'abc'}, {"token": "abc
     (rf"""(['"]{_NAME}\\?['"]\s*:\s*){_STRING}""", rf"\1'{HIDDEN}'"),
     # connect(secret='abc')
-    (rf"(\b{_NAME}\s*=\s*){_STRING}", rf"\1'{HIDDEN}'"),
+    (rf"((?<![\w-]){_NAME}\s*=\s*){_STRING}", rf"\1'{HIDDEN}'"),
     # AWS_SECRET_ACCESS_KEY=abc, AccountKey=abc;, hf_token: abc
     (
         r"(?i)(\b(?:aws_session_token|hf_token|(?:aws_)?secret_access_key|client_secret"
@@ -49,6 +50,11 @@ _SECRETS: tuple[tuple[str, str], ...] = (
         r"""(?![^\s,;)}\]]*/)[^\s,;)}\]'"]+""",
         rf"\1{HIDDEN}",
     ),
+)
+# Names of parameters that are secrets in the address of a web server, but words in other URIs.
+_URL = re.compile(r"\bhttps?://[^\s'\"<>]+")
+_PARAMETER = re.compile(
+    r"(?i)([?&](?:[\w-]{0,40}token|[\w-]{0,40}secret|passw(?:or)?d|api_?key|key|sig)=)[^&]+"
 )
 _COMPILED = tuple((re.compile(pattern), replacement) for pattern, replacement in _SECRETS)
 
@@ -71,6 +77,7 @@ def presentable(text: str) -> str:
     """
     for secret, replacement in _COMPILED:
         text = secret.sub(replacement, text)
+    text = _URL.sub(lambda url: _PARAMETER.sub(rf"\1{HIDDEN}", url[0]), text)
     return _INVISIBLE.sub(_spelt_out, text)
 
 

@@ -23,6 +23,7 @@ from fsspec.spec import AbstractFileSystem
 from fsspec.utils import glob_translate
 
 from job.errors import ConfigError, StorageError
+from job.presentable import presentable
 from job.s3 import DEFAULT_PATIENCE, S3, Patience
 from job.s3 import ChangedError as ChangedError
 from job.s3 import take_retries as take_retries
@@ -43,6 +44,10 @@ STORAGE_ERRORS = (
     aiohttp.ClientError,
     asyncio.TimeoutError,
 )
+
+# Ray Data adds to a worker's error how Ray may be told to try again; in an OSError that has a
+# message already, as the name of a file.
+_ADVICE_OF_RAY = re.compile(r"""(\n|: ['"])Failed to .+? after \d+/\d+ attempts \(.*""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -351,7 +356,8 @@ def _etag(info: dict[str, Any]) -> str | None:
 
 def explain(error: BaseException) -> str:
     """What a storage error means and what to do, in one sentence without a traceback."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    plain = " ".join(_ADVICE_OF_RAY.sub("", str(error)).split())
+    text = presentable(plain) or type(error).__name__
     name = type(error).__name__
     if isinstance(error, PermissionError):
         return f"permission denied ({text}). Check the credentials and the bucket's policy"

@@ -45,6 +45,12 @@ HEX = "5f2c" * 16
         ("http://me:pass@127.0.0.1:9000/b", "http://***@127.0.0.1:9000/b"),
         ("http://me:p@ss@host/b", "http://***@host/b"),
         (f"s3://{KEY_ID}:{SECRET}@host/b", "s3://***@host/b"),
+        ("Invalid endpoint: me:pass@host", "Invalid endpoint: ***@host"),
+        # parameters of web addresses
+        (
+            "GET https://host/a.jpg?token=abc&size=3&api_key=d: 403, see http://host/?y=1",
+            "GET https://host/a.jpg?token=***&size=3&api_key=*** 403, see http://host/?y=1",
+        ),
         # keys and tokens by their looks
         (f"the key {KEY_ID} does not exist", "the key *** does not exist"),
         ("ASIAIOSFODNN7EXAMPLE expired", "*** expired"),
@@ -84,6 +90,7 @@ def test_secrets_are_hidden_and_what_is_around_them_stays(text: str, shown: str)
         "s3://bucket/token=abc/monkey.jpg?x.jpg",
         "s3://bucket/secret=1/key=2/password=3/a.jpg",
         "token=abc/monkey.jpg is gone",
+        "s3://bucket/what?token=abc.jpg, /data/what?key=value&secret=x.jpg",
         "s3://bucket/what?sig=nature.jpg&se=a&sp=b",
         "s3://bucket/?Signature=short",
         "s3://bucket/a:b@c.jpg",
@@ -134,11 +141,12 @@ def test_text_made_presentable_twice_stays() -> None:
     [
         *("a-" * 50_000, "://a:" * 20_000, "'secret" * 15_000, "'key': '" * 12_000),
         *("?sig=" * 20_000, "key='" + "\\" * 100_000, "://" + "a" * 50_000 + ":" + "b" * 50_000),
+        *("https://a?token=" * 7_000, "http://a?" + "&" * 100_000, "endpoint:" + "a:" * 50_000),
         *("key" + " " * 100_000, "'" * 100_000, " secret=" + "a/" * 50_000),
     ],
     ids=lambda text: text[:10],
 )
 def test_no_text_takes_long(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     presentable(text)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3

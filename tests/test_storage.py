@@ -540,6 +540,26 @@ def test_storage_errors_are_explained_in_one_line() -> None:
     assert explain(OSError()) == "OSError: OSError"
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError("Denied"), OSError(5, "Denied"), TimeoutError("Denied")], ids=repr
+)
+def test_what_ray_adds_to_an_error_is_left_out(error: OSError) -> None:
+    from ray.data._internal.util import _annotate_exception_with_retry_context
+
+    alone = explain(error)
+    annotated = _annotate_exception_with_retry_context(
+        error,
+        description="apply Write",
+        attempts=1,
+        max_attempts=1,
+        total_backoff_s=0.0,
+        exception_str="",
+    )
+    travelled = pickle.loads(pickle.dumps(annotated))
+    assert "transient" in str(travelled)
+    assert explain(travelled) == alone
+
+
 def test_a_storage_that_does_not_answer_is_a_storage_error() -> None:
     options = {
         "endpoint_url": "http://127.0.0.1:1",

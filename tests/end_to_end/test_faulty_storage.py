@@ -14,7 +14,6 @@ import pytest
 from job import pipeline
 from job.cli import main
 from job.config import JobConfig
-from job.errors import StorageError
 from job.receipts import Receipt
 from job.storage import locate
 from job.verification import Verdict, verify
@@ -48,7 +47,7 @@ def undisturbed(
 
 def options(source: object, output: object, model: Path, **more: Any) -> dict[str, Any]:
     places = {"input": str(source), "output": str(output), "model": str(model)}
-    small = {"images_per_task": 2, "images_per_file": 2, "progress": "none"}
+    small = {"images_per_task": 2, "batch_size": 2, "images_per_file": 2, "progress": "none"}
     return {**places, **small, **more}
 
 
@@ -95,38 +94,6 @@ def test_a_fifth_of_all_requests_failing_changes_no_map(
     assert verdict.is_complete, verdict
 
 
-@pytest.mark.parametrize("status", [403, 507])
-def test_an_output_that_takes_no_more_ends_in_a_sentence_and_goes_on_later(
-    s3: S3, few: Path, model_dir: Path, undisturbed: Maps, status: int
-) -> None:
-    name = f"refusing-{status}"
-    s3.upload(few, f"{name}/in")
-    with FaultyProxy(s3.endpoint) as proxy:
-        proxy.refuse(status, "PUT", f"bucket/{name}/out/maps/", after=2)
-        with pytest.raises(StorageError) as caught:
-            run_through(proxy, name, model_dir)
-        assert caught.value.exit_code == 3
-        check_sentence(str(caught.value), f"s3://bucket/{name}/out")
-        committed = verdict_of(name).maps
-        assert 0 < committed < IMAGES
-        proxy.rules.clear()
-        receipt = run_through(proxy, name, model_dir)
-        assert receipt.done_before == committed
-    assert receipt.status == "finished"
-    check_each_image_once(f"s3://bucket/{name}/out", IMAGES)
-    check_equal(by_name(f"s3://bucket/{name}/out"), undisturbed)
-    verdict = verdict_of(name)
-    assert verdict.is_complete, verdict
-
-
-def check_sentence(said: str, output: str) -> None:
-    assert said.startswith(f"OUTPUT {output} cannot be written: ")
-    assert len(said.splitlines()) == 1
-    assert len(said) < 500
-    for noise in ("Traceback", "ray::", "RayTaskError", ".py"):
-        assert noise not in said
-
-
 @pytest.fixture
 def cli() -> Iterator[Callable[..., int]]:
     """The command line, in this process."""
@@ -135,23 +102,47 @@ def cli() -> Iterator[Callable[..., int]]:
     signal.signal(signal.SIGTERM, handler)
 
 
-def test_the_command_line_says_it_without_a_traceback(
+def test_an_output_that_takes_no_more_ends_in_a_sentence_and_goes_on_later(
     s3: S3,
     few: Path,
     model_dir: Path,
+    undisturbed: Maps,
     cli: Callable[..., int],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    source, output = s3.upload(few, "command/in"), "s3://bucket/command/out"
+    source, output = s3.upload(few, "refusing/in"), "s3://bucket/refusing/out"
+    done = 0
     with FaultyProxy(s3.endpoint) as proxy:
-        proxy.refuse(403, "PUT", "bucket/command/out/maps/", after=1)
-        storage = ["--storage-options", json.dumps(proxy.options)]
-        capfd.readouterr()
-        assert cli("run", source, output, "--model", model_dir, "--progress", "none", *storage) == 3
-    said = capfd.readouterr().err
-    assert said.splitlines()[-1].startswith(f"error: OUTPUT {output} cannot be written: ")
-    assert "permission denied" in said
-    assert "Traceback" not in said
+        small = ("--images-per-task=2", "--batch-size=2", "--images-per-file=2", "--progress=none")
+        storage = ("--storage-options", json.dumps(proxy.options))
+        words = ["run", source, output, "--model", model_dir, *small, *storage]
+        for status, reason in ((403, "permission denied"), (507, "InsufficientStorage")):
+            proxy.rules = []
+            proxy.refuse(status, "PUT", "bucket/refusing/out/maps/", after=2)
+            capfd.readouterr()
+            assert cli(*words) == 3
+            stdout, stderr = capfd.readouterr()
+            assert stdout == ""
+            check_sentence(stderr.splitlines()[-1], output, reason)
+            assert "Traceback" not in stderr
+            verdict = verdict_of("refusing")
+            assert done < verdict.maps < IMAGES
+            done = verdict.maps
+        proxy.rules = []
+        assert cli(*words) == 0, capfd.readouterr().err
+        assert f"{done} images were done already" in capfd.readouterr().out
+    check_each_image_once(output, IMAGES)
+    check_equal(by_name(output), undisturbed)
+    verdict = verdict_of("refusing")
+    assert verdict.is_complete, verdict
+
+
+def check_sentence(said: str, output: str, reason: str) -> None:
+    assert said.startswith(f"error: OUTPUT {output} cannot be written: ")
+    assert reason in said
+    assert "the same command goes on" in said
+    for noise in ("Traceback", "ray::", "RayTaskError", "Failed to", ".py"):
+        assert noise not in said
 
 
 def test_objects_that_go_close_or_change_after_the_listing_are_rows(
