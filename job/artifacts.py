@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from job.errors import StorageError
 from job.storage import Location
 
 
@@ -26,9 +27,29 @@ def tables(
 
 
 def read(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
-    """One Parquet file, or some columns of it."""
+    """One Parquet file, or some columns of it.
+
+    Raises:
+        StorageError: a column is of a foreign type. Ray registers one whose values are pickles,
+            which whoever takes them out of the table would run.
+    """
     with file.arrow.open_input_file(file.path) as source:
-        return pq.read_table(source, columns=list(columns) if columns else None)
+        table = pq.read_table(source, columns=list(columns) if columns else None)
+    for field in table.schema:
+        if not _is_plain(field.type):
+            raise StorageError(
+                f"{file.uri}: column {field.name!r} is of the type {field.type}, which no run"
+                " writes. Remove the file"
+            )
+    return table
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return False
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    return all(_is_plain(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def open_errors(output: Location, *, only_retryable: bool) -> np.ndarray:

@@ -128,7 +128,9 @@ class ImageLoader(Preprocessor):
             try:
                 return self._place.fetch(found.uri, found.etag, found.size)
             except storage.ChangedError:
-                return ImageError("changed", "the object is not the one that was listed")
+                return ImageError(
+                    "changed", "the object is not the one that was listed", retryable=True
+                )
             except FileNotFoundError:
                 return ImageError("missing", "the object is gone since it was listed")
             except PermissionError as error:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from job import schema
+from job import artifacts, schema
 from job.errors import StorageError
 from job.images import EXTENSIONS
 from job.s3 import DEFAULT_PATIENCE, Patience
@@ -28,12 +28,14 @@ class Manifest:
     Attributes:
         rows: ``id``, ``uri``, ``size`` and ``etag`` of every image.
         size: bytes of all listed images together.
+        listed: ``uri``, ``size`` and ``etag`` of what is there now.
         new: rows that this listing added.
         other_files: objects under INPUT that are no images by their names.
     """
 
     rows: pa.Table
     size: int
+    listed: pa.Table
     new: int
     other_files: int
 
@@ -45,6 +47,15 @@ class Manifest:
     def without(self, done: np.ndarray) -> pa.Table:
         """The rows whose ids are not among those that are done (sorted int64)."""
         return self.rows.filter(pc.invert(pc.is_in(self.rows["id"], value_set=pa.array(done))))
+
+    def as_listed_now(self, rows: pa.Table) -> pa.Table:
+        """Some of the rows, with the size and tag of what has taken a listed object's place."""
+        places = pc.index_in(rows["uri"], value_set=self.listed["uri"])
+        now = self.listed.take(places)
+        for name in ("size", "etag"):
+            known = pc.if_else(pc.is_valid(places), now[name], rows[name])
+            rows = rows.set_column(rows.column_names.index(name), name, known)
+        return rows
 
 
 class ManifestSource(Datasource):
@@ -121,7 +132,7 @@ def freeze(
     if write:
         _write_parts(place, new.cast(schema.MANIFEST))
     rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)])
-    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, len(new), other_files)
+    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, listed, len(new), other_files)
 
 
 def _listed(
@@ -153,7 +164,7 @@ def _is_image_name(found: StoredObject) -> bool:
 
 
 def _read(files: tuple[Location, ...]) -> pa.Table:
-    tables = [pq.read_table(io.BytesIO(file.read_bytes())) for file in files]
+    tables = [artifacts.read(file) for file in files]
     return pa.concat_tables([schema.MANIFEST.empty_table(), *tables])
 
 

@@ -1,11 +1,13 @@
 """A Hugging Face segmentation model's files: what they say of it, and the model they make."""
 
 import json
+import pickle
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
@@ -16,7 +18,14 @@ from job.labels import label_names
 from job.model_files import PREPROCESSOR
 
 # What transformers raises on settings of the wrong kind.
-_ODD_SETTINGS = (ValueError, KeyError, TypeError, AttributeError, StrictDataclassError)
+_ODD_SETTINGS = (
+    *(ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError),
+    StrictDataclassError,
+)
+# And on files that ask for what is not there, or are not what they are called.
+_ODD_FILES = (OSError, RuntimeError, ImportError, SafetensorError, pickle.UnpicklingError)
+# Far above what any model takes, far below what would fill a worker's memory.
+_LONGEST_SIDE = 16_384
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (*_ODD_FILES, *_ODD_SETTINGS) as error:
             raise ModelError(f"{checkpoint!r} cannot be loaded: {_first_line(error)}") from error
         missing = sorted(loading["missing_keys"])
         if missing:
@@ -148,14 +157,31 @@ def load_image_processor(directory: str) -> Any:
         settings["image_processor_type"] = name.replace("FeatureExtractor", "ImageProcessor")
         with tempfile.TemporaryDirectory() as renamed:
             (Path(renamed) / PREPROCESSOR).write_text(json.dumps(settings))
-            return AutoImageProcessor.from_pretrained(
+            image_processor = AutoImageProcessor.from_pretrained(
                 renamed if name.endswith("FeatureExtractor") else directory,
                 backend="pil",
                 trust_remote_code=False,
                 local_files_only=True,
             )
+        _check_preprocessing(image_processor)
+        return image_processor
     except (OSError, ImportError, *_ODD_SETTINGS) as error:
         raise ModelError(f"the image processor cannot be loaded: {_first_line(error)}") from error
+
+
+def _check_preprocessing(image_processor: Any) -> None:
+    """Try it on a small picture, so that settings that make no sense come to light here.
+
+    Raises:
+        ValueError: naming the setting; or whatever the processor runs into.
+    """
+    for side, pixels in dict(image_processor.size or {}).items():
+        if pixels is not None and not 0 < pixels <= _LONGEST_SIDE:
+            raise ValueError(f"size: {side} is {pixels!r}, not a number from 1 to {_LONGEST_SIDE}")
+    picture = Image.new("RGB", (8, 8), (9, 99, 199))
+    values = image_processor(images=[picture], return_tensors="np").pixel_values
+    if not np.isfinite(values).all():
+        raise ValueError("it makes numbers of a picture that are not finite; look at image_std")
 
 
 def check_model_config(checkpoint: Checkpoint, directory: str) -> Any:

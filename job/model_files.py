@@ -136,7 +136,7 @@ def _check(model: str, files: dict[str, bytes]) -> None:
     for name in (CONFIG, PREPROCESSOR):
         try:
             content = json.loads(files[name])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"--model {model}: {name} is not valid JSON ({error})") from error
         if not isinstance(content, dict):
             raise ModelError(f"--model {model}: {name} holds no JSON object")

@@ -105,6 +105,8 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         Commits(output).recover()
         done = _done(config, output)
         todo = images.without(done)
+        if config.retry_errors:  # what failed may have been mended since it was listed
+            todo = images.as_listed_now(todo)
         counts = {"images": images.images, "done_before": len(done)}
         if not len(todo):
             return receipts.start(run_id, config.input, model, settings, **counts).ending(

@@ -13,7 +13,7 @@ import ray
 
 from job.checkpoint import Origin
 from job.config import JobConfig
-from job.errors import OutputConflictError, StoppedError
+from job.errors import OutputConflictError, StoppedError, StorageError
 from job.model import ModelCard
 from job.presentable import presentable
 from job.progress import Snapshot
@@ -226,7 +226,17 @@ def read_all(output: Location) -> list[dict[str, Any]]:
     """Every receipt under an OUTPUT, oldest first."""
     place = output / "runs"
     names = [name for name in place.names() if name.endswith(".json")]
-    return [json.loads((place / name).read_bytes()) for name in names]
+    return [_read_one(place / name) for name in names]
+
+
+def _read_one(file: Location) -> dict[str, Any]:
+    try:
+        receipt = json.loads(file.read_bytes())
+        if isinstance(receipt["settings"], dict) and isinstance(receipt["model"]["digest"], str):
+            return cast("dict[str, Any]", receipt)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        pass
+    raise StorageError(f"{file.uri} is no receipt, or a damaged one. Remove it")
 
 
 def settings_of(config: JobConfig, model: ModelCard) -> dict[str, Any]:

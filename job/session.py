@@ -123,6 +123,8 @@ def _quiet_data() -> Iterator[None]:
         with warnings.catch_warnings():
             # Ray 2.60 wants remote arguments by their names, and has none for max_retries.
             warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            # A bound on tasks is none the worse for there being fewer.
+            warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
             yield
     finally:
         data_logger.setLevel(level)

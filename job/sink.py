@@ -24,7 +24,7 @@ from ray.data.checkpoint.checkpoint_filter import CheckpointManager
 from ray.data.datasource import FilenameProvider
 from ray.data.datasource.file_datasink import _FileDatasink
 
-from job import schema
+from job import artifacts, schema
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.lease import is_held
 from job.stopwatch import Stopwatch
@@ -196,8 +196,7 @@ class Commits:
         return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
 
     def _read_ids(self, name: str) -> np.ndarray:
-        table = pq.read_table(io.BytesIO((self._place / name).read_bytes()), columns=["id"])
-        return table["id"].to_numpy()
+        return artifacts.read(self._place / name, ["id"])["id"].to_numpy()
 
 
 class _AlreadyDropped(CheckpointManager):

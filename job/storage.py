@@ -64,7 +64,9 @@ class Location:
     @property
     def uri(self) -> str:
         """What a person or another tool opens: a plain path when local, ``s3://…`` otherwise."""
-        return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
+        uri = self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
+        # A file name's bytes that are no UTF-8: text that Arrow and JSON can hold.
+        return uri.encode("utf-8", "backslashreplace").decode()
 
     @cached_property
     def arrow(self) -> pyarrow.fs.FileSystem:
@@ -94,7 +96,7 @@ class Location:
         if isinstance(self.fs, S3):
             return self.fs.fetch(path, etag)
         if self.is_local:
-            return _read_unchanged(path, etag)
+            return _read_unchanged(_as_named(path), etag)
         data = bytes(self.fs.cat_file(path))
         if size is not None and len(data) != size:
             raise ChangedError(path)
@@ -200,6 +202,13 @@ def locate(
     except OSError as error:
         raise StorageError(f"{uri} cannot be opened: {explain(error)}") from error
     return Location(fs, path.rstrip("/") or "/")
+
+
+def _as_named(path: str) -> str:
+    """The file that :attr:`Location.uri` means: with the bytes that it has spelt out."""
+    if os.path.exists(path):
+        return path
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), path)
 
 
 def refuse_overlap(source: Location, output: Location) -> None:

@@ -85,6 +85,8 @@ def _readable(
     for name in (output / folder).names():
         try:
             yield name, artifacts.read(output / folder / name, columns)
+        except StorageError as error:
+            verdict.blame("files that cannot be read", [str(error)])
         except (OSError, pa.ArrowException) as error:
             verdict.blame("files that cannot be read", [f"{folder}/{name}: {explain(error)}"])
 

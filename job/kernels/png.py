@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -75,13 +76,22 @@ def decode_map(png: bytes) -> np.ndarray:
         ValueError: the PNG holds colours, not one id per pixel.
         OSError: the bytes are not an image, or are cut short.
     """
-    with Image.open(io.BytesIO(png)) as image:
+    with warnings.catch_warnings(), _opened(png) as image:
+        warnings.simplefilter("ignore")
         if image.mode not in ("P", "L", "I;16"):
             raise ValueError(
                 f"a PNG of mode {image.mode} is not a map of class ids; "
                 "pass one that is paletted, or greyscale with 8 or 16 bits"
             )
         return np.array(image, dtype=np.uint16 if image.mode == "I;16" else np.uint8)
+
+
+def _opened(png: bytes) -> Image.Image:
+    # Nothing but PNG: for other formats Pillow may start other programs.
+    try:
+        return Image.open(io.BytesIO(png), formats=("PNG",))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"the PNG is too large to be a map: {error}") from error
 
 
 def class_counts(ids: np.ndarray, classes: int) -> np.ndarray:

@@ -91,7 +91,6 @@ def test_every_hostile_file_is_a_map_or_a_reason(
     assert "Error" not in capfd.readouterr().err
 
 
-@pytest.mark.xfail(strict=True, reason="job/manifest.py cannot write such names yet")
 @pytest.mark.skipif(os.name != "posix", reason="needs file names of any bytes")
 def test_a_name_that_is_not_utf_8_is_an_image_like_others(tmp_path: Path, model_dir: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
