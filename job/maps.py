@@ -143,7 +143,7 @@ def _draw_legend(
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     for label in labels:
-        name = names[label]
+        name = presentable(names[label])
         width = 24 + int(draw.textlength(name)) + 14
         if left + width > sheet.width:
             return

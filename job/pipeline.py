@@ -20,6 +20,7 @@ from job.lease import Lease
 from job.manifest import Manifest, ManifestSource, freeze
 from job.maps import MapEncoder
 from job.model import ModelCard
+from job.presentable import presentable
 from job.receipts import Measures, Receipt
 from job.resources import Allotment, Cluster, allot
 from job.segmentation import SemanticSegmentationPredictor
@@ -219,7 +220,7 @@ class _Work:
         return MapEncoder(
             self.model.labels,
             palette(self.model.labels),
-            model=self.model.origin.name,
+            model=presentable(self.model.origin.name),
             run_id=self.receipt.run_id,
             stopwatch=self.stopwatch,
         )

@@ -115,6 +115,7 @@ class Receipt:
         record = {
             **asdict(self),
             "input": presentable(self.input),
+            "model": {**self.model, "name": presentable(self.model["name"])},
             "message": presentable(self.message),
             "images_per_second": round(self.images_per_second, 3),
         }

@@ -60,6 +60,9 @@ def _connect() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         )
+        # Ray ends workers that have been idle for a second and are more than there are CPUs, and
+        # starts others soon after: on a small machine that takes as long as decoding.
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
         ray.init(address="local", include_dashboard=False, **quiet)
 
 
