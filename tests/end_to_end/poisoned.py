@@ -43,7 +43,7 @@ def main() -> int:
     from job import cli
 
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "600000"
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     ray.init(
         address="local",
         num_cpus=2,
