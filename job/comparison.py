@@ -248,7 +248,7 @@ def _median(runs: list[Timing]) -> Timing:
 @contextmanager
 def _peak_memory() -> Iterator[list[int]]:
     """Watch the memory of this process and of all Ray workers on this machine."""
-    peak, stop = [0], threading.Event()
+    peak, stop = [_memory_now()], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.5):
