@@ -4,8 +4,8 @@ Files that begin with ``CRASH`` kill the process that decodes them, those with `
 a picture that is black throughout kills the process that predicts on it.
 """
 
+import ctypes
 import os
-import signal
 import sys
 import time
 from typing import Any
@@ -13,6 +13,14 @@ from typing import Any
 import ray
 
 CRASH, HANG = b"CRASH", b"HANG"
+
+
+def die() -> None:
+    """End this process where it stands, as a fault in a decoder would.
+
+    A signal that a process sends itself may reach another thread, and let this one go on a while.
+    """
+    ctypes.string_at(0)
 
 
 def hurt() -> None:
@@ -24,14 +32,14 @@ def hurt() -> None:
 
     def decode_or_worse(data: bytes, **options: Any) -> Any:
         if data.startswith(CRASH):
-            os.kill(os.getpid(), signal.SIGSEGV)
+            die()
         if data.startswith(HANG):
             time.sleep(3600)
         return decode(data, **options)
 
     def predict_or_die(self: Any, pixels: Any, sizes: Any) -> Any:
         if any(not image.any() for image in pixels):
-            os.kill(os.getpid(), signal.SIGSEGV)
+            die()
         return predict(self, pixels, sizes)
 
     images.decode = decode_or_worse
