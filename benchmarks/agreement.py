@@ -19,10 +19,11 @@ from job.checkpoint import Checkpoint
 from job.forward import Forward, Precision, fast
 from job.images import decode, to_array
 from job.kernels.upsample_argmax import upsample_argmax
+from job.listing import list_objects
 from job.model import ModelSize, load_model
 from job.normalise import Normaliser
 from job.sequential import predict_sequential
-from job.storage import list_objects, locate
+from job.storage import locate
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 

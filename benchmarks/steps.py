@@ -21,9 +21,10 @@ from job.checkpoint import Checkpoint
 from job.images import decode, to_array
 from job.kernels.png import class_counts, encode_map
 from job.labels import label_names, palette
+from job.listing import list_objects
 from job.model import ModelSize, load_model
 from job.normalise import Normaliser
-from job.storage import list_objects, locate
+from job.storage import locate
 
 if TYPE_CHECKING:
     from job.forward import Precision

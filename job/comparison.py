@@ -27,9 +27,10 @@ from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.errors import JobError
 from job.kernels.png import decode_map
+from job.listing import list_objects
 from job.resources import Cluster, allot
 from job.session import cluster_session
-from job.storage import StorageOptions, list_objects, locate
+from job.storage import StorageOptions, locate
 
 if TYPE_CHECKING:
     from job.forward import Precision

@@ -10,7 +10,8 @@ import numpy as np
 from job import artifacts
 from job.errors import StorageError
 from job.kernels.png import decode_map
-from job.storage import Location, StorageOptions, list_objects, locate
+from job.listing import list_objects
+from job.storage import Location, StorageOptions, locate
 
 # What annotations mark pixels with that belong to no class.
 IGNORED = 255

@@ -15,8 +15,9 @@ from ray.data.block import BlockMetadata
 from job import artifacts, schema
 from job.errors import StorageError
 from job.images import EXTENSIONS
+from job.listing import StoredObject, list_objects
 from job.s3 import DEFAULT_PATIENCE, Patience
-from job.storage import Location, StorageOptions, StoredObject, list_objects, locate
+from job.storage import Location, StorageOptions, locate
 
 _PART_ROWS = 1_000_000
 

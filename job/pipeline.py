@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 from ray.data import Dataset, TaskPoolStrategy
 
@@ -17,6 +18,7 @@ from job.guard import TASK_RETRIES, Guard
 from job.image_loader import ImageLoader
 from job.labels import palette
 from job.lease import Lease
+from job.listing import refuse_overlap
 from job.manifest import Manifest, ManifestSource, freeze
 from job.maps import MapEncoder
 from job.model import ModelCard
@@ -28,7 +30,7 @@ from job.session import cluster_session
 from job.sink import Commits, MapSink, committing
 from job.stopping import StopSignal
 from job.stopwatch import Stopwatch
-from job.storage import Location, locate, refuse_overlap
+from job.storage import Location, locate
 from job.tuning import choose_precision, worth_compiling
 
 Say = Callable[[str], None]
@@ -57,7 +59,7 @@ class Plan:
     allotment: Allotment
 
     @property
-    def todo(self) -> int:
+    def remaining(self) -> int:
         """Images that a run would process."""
         return self.images.images - self.done
 
@@ -76,8 +78,7 @@ def plan(config: JobConfig) -> Plan:
     done = len(_done(config, output))
     with cluster_session():
         cluster = Cluster.now()
-        todo = images.images - done
-        allotment = allot(config, cluster, todo)
+        allotment = allot(config, cluster, images.images - done)
         return Plan(images, done, model, cluster, allotment)
 
 
@@ -105,45 +106,37 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         images = freeze(config.input, output, config.storage_options, config.patience)
         Commits(output).recover()
         done = _done(config, output)
-        todo = images.without(done)
+        remaining = images.without(done)
         if config.retry_errors:  # what failed may have been mended since it was listed
-            todo = images.as_listed_now(todo)
+            remaining = images.as_listed_now(remaining)
         counts = {"images": images.images, "done_before": len(done)}
-        if not len(todo):
-            return receipts.start(run_id, config.input, model, settings, **counts).ending(
-                "finished"
-            )
-        say(f"{len(todo):,} of {images.images:,} images to do, with {checkpoint!r}")
+        receipt = receipts.start(run_id, config.input, model, settings, **counts)
+        if not len(remaining):
+            return receipt.ending("finished")
+        say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
         with cluster_session():
             cluster = Cluster.now()
-            allotment = allot(config, cluster, len(todo))
+            allotment = allot(config, cluster, len(remaining))
             say(f"{allotment}")
-            if settings["precision"] == "auto":
-                settings["precision"], reason = choose_precision(checkpoint, allotment)
+            if receipt.settings["precision"] == "auto":
+                precision, reason = choose_precision(checkpoint, allotment)
+                receipt = receipt.with_precision(precision)
                 say(reason)
-            receipt = receipts.start(run_id, config.input, model, settings, **counts)
             tally = progress.start_tally()
-            measures = Measures(tally, allotment, cluster)
-            with receipt.kept_in(output, measures) as keeping:
-                work = _Work(config, checkpoint, model, allotment, receipt, tally)
-                source = ManifestSource(todo, allotment.images_per_task)
-                sink = MapSink(output, run_id, allotment.images_per_file, tally)
-                with (
-                    progress.watching(tally, len(todo), config.progress),
-                    (stop or StopSignal()).finishing(keeping.stopping, config.stop_grace),
-                    committing(output),
-                ):
-                    work.maps_of(source).write_datasink(
-                        sink,
-                        ray_remote_args={"num_cpus": allotment.write_cpus, **RETRIED},
-                        concurrency=allotment.writers,
-                    )
-                return keeping.end("finished")
+            work = _Work(config, checkpoint, model, allotment, receipt, tally)
+            with (
+                receipt.kept_in(output, Measures(tally, allotment, cluster)) as keeping,
+                progress.watching(tally, len(remaining), config.progress),
+                (stop or StopSignal()).finishing(keeping.stopping, config.stop_grace),
+                committing(output),
+            ):
+                work.write_maps(remaining, output)
+        return keeping.receipt
 
 
 @dataclass(frozen=True)
 class _Work:
-    """The steps between reading the manifest and writing rows, as a lazy Dataset."""
+    """The steps from rows of the manifest to files under OUTPUT."""
 
     config: JobConfig
     checkpoint: Checkpoint
@@ -156,21 +149,28 @@ class _Work:
     def stopwatch(self) -> Stopwatch:
         return Stopwatch(self.tally)
 
-    def maps_of(self, images: ManifestSource) -> Dataset:
+    def write_maps(self, images: pa.Table, output: Location) -> None:
+        allotment = self.allotment
+        source = ManifestSource(images, allotment.images_per_task)
         rows = ray.data.read_datasource(
-            images,
+            source,
             # The loader's own request, so that Ray runs it in the task that has the rows.
-            num_cpus=self.allotment.load_cpus,
-            override_num_blocks=images.tasks,
+            num_cpus=allotment.load_cpus,
+            override_num_blocks=source.tasks,
             ray_remote_args=RETRIED,
         )
-        return self._predict(rows).map_batches(
+        encoded = self._predict(rows).map_batches(
             self._encoder(),
             batch_format="numpy",
             batch_size=None,
-            num_cpus=self.allotment.encode_cpus,
-            compute=TaskPoolStrategy(size=self.allotment.encoders),
+            num_cpus=allotment.encode_cpus,
+            compute=TaskPoolStrategy(size=allotment.encoders),
             **RETRIED,
+        )
+        encoded.write_datasink(
+            MapSink(output, self.receipt.run_id, allotment.images_per_file, self.tally),
+            ray_remote_args={"num_cpus": allotment.write_cpus, **RETRIED},
+            concurrency=allotment.writers,
         )
 
     def _predict(self, rows: Dataset) -> Dataset:
@@ -200,7 +200,7 @@ class _Work:
 
     def _compiled(self) -> bool:
         if self.config.compile == "auto":
-            return worth_compiling(self.receipt.todo, self.allotment)
+            return worth_compiling(self.receipt.remaining, self.allotment)
         return self.config.compile == "on"
 
     def _loader(self) -> ImageLoader:
@@ -237,5 +237,5 @@ def _done(config: JobConfig, output: Location) -> np.ndarray:
 
 def _open_output(config: JobConfig) -> Location:
     output = locate(config.output, config.storage_options, config.patience)
-    refuse_overlap(locate(config.input, config.storage_options), output)
+    refuse_overlap(locate(config.input, config.storage_options, config.patience), output)
     return output

@@ -129,13 +129,13 @@ def start_tally() -> Any:
 
 @contextmanager
 def watching(
-    tally: Any, todo: int, style: Style, stream: TextIO | None = None, every: float = 5.0
+    tally: Any, remaining: int, style: Style, stream: TextIO | None = None, every: float = 5.0
 ) -> Iterator[None]:
     """Within the context, show how far the run is: a live bar on a terminal, lines elsewhere.
 
     Args:
         tally: the run's tally.
-        todo: images this run has to do.
+        remaining: images this run has to do.
         style: ``auto`` takes a bar on a terminal and lines elsewhere.
         stream: where to show it, standard error by default.
         every: seconds between lines.
@@ -149,7 +149,7 @@ def watching(
     stop = threading.Event()
     show = _show_bar if style == "bar" else _show_lines
     thread = threading.Thread(
-        target=show, args=(tally, todo, out, every, stop), daemon=True, name="progress"
+        target=show, args=(tally, remaining, out, every, stop), daemon=True, name="progress"
     )
     thread.start()
     try:
@@ -159,14 +159,14 @@ def watching(
         thread.join(timeout=5)
 
 
-def line(snapshot: Snapshot, todo: int, elapsed: float) -> str:
+def line(snapshot: Snapshot, remaining: int, elapsed: float) -> str:
     """One line about a run: done of total, images/s, time left, errors so far."""
-    share = 100 * snapshot.done // todo if todo else 100
-    parts = [f"{snapshot.done:,} of {todo:,} images ({share} %)"]
+    share = 100 * snapshot.done // remaining if remaining else 100
+    parts = [f"{snapshot.done:,} of {remaining:,} images ({share} %)"]
     if snapshot.done and elapsed > 0:
         rate = snapshot.done / elapsed
         parts.append(f"{rate:.1f} images/s")
-        parts.append(f"{duration((todo - snapshot.done) / rate)} left")
+        parts.append(f"{duration((remaining - snapshot.done) / rate)} left")
     else:
         parts.append("starting up")
     failed = snapshot.errors.total()
@@ -193,20 +193,22 @@ def _snapshots(tally: Any, every: float, stop: threading.Event) -> Iterator[Snap
             continue  # a missed line is no reason to end anything
 
 
-def _show_lines(tally: Any, todo: int, out: TextIO, every: float, stop: threading.Event) -> None:
+def _show_lines(
+    tally: Any, remaining: int, out: TextIO, every: float, stop: threading.Event
+) -> None:
     started = time.monotonic()
     told = 0
     for snapshot in _snapshots(tally, every, stop):
         for note in snapshot.notes[told:]:
             print(presentable(note), file=out, flush=True)
         told = len(snapshot.notes)
-        print(line(snapshot, todo, time.monotonic() - started), file=out, flush=True)
+        print(line(snapshot, remaining, time.monotonic() - started), file=out, flush=True)
 
 
-def _show_bar(tally: Any, todo: int, out: TextIO, every: float, stop: threading.Event) -> None:
+def _show_bar(tally: Any, remaining: int, out: TextIO, every: float, stop: threading.Event) -> None:
     from tqdm import tqdm
 
-    with tqdm(total=todo, unit="images", file=out, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=remaining, unit="images", file=out, leave=False, dynamic_ncols=True) as bar:
         told = 0
         for snapshot in _snapshots(tally, min(every, 0.5), stop):
             for note in snapshot.notes[told:]:

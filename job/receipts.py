@@ -89,9 +89,13 @@ class Receipt:
         return (self.maps + self.failed) / self.seconds if self.seconds else 0.0
 
     @property
-    def todo(self) -> int:
+    def remaining(self) -> int:
         """Images that were left to do when the run started."""
         return self.images - self.done_before
+
+    def with_precision(self, precision: "Precision") -> "Receipt":
+        """The same receipt, with what ``auto`` has come to mean."""
+        return replace(self, settings={**self.settings, "precision": precision})
 
     def ending(self, status: Status, **changes: Any) -> "Receipt":
         """The same receipt as it stands at the end."""
@@ -104,6 +108,7 @@ class Receipt:
         self.write(output)
         try:
             yield keeping
+            keeping.end("finished")
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | StoppedError)
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -157,10 +162,14 @@ class Measures:
 
 
 class _Keeping:
-    """A receipt that is written when its run ends."""
+    """A receipt that is written when its run ends.
+
+    Attributes:
+        receipt: as it was written last.
+    """
 
     def __init__(self, receipt: Receipt, output: Location, measures: Measures) -> None:
-        self._receipt = receipt
+        self.receipt = receipt
         self._output = output
         self._measures = measures
         self._started = time.monotonic()
@@ -171,15 +180,14 @@ class _Keeping:
         self._measures.tally.note.remote("told to stop: finishing what is in flight")
         self.end("stopped", "told to stop")
 
-    def end(self, status: Status, message: str = "") -> Receipt:
+    def end(self, status: Status, message: str = "") -> None:
         """Write down what the run has done, and how it ended."""
         seconds = round(time.monotonic() - self._started, 3)
         changes = self._measures.take()
         if message:
             changes["message"] = message
-        receipt = self._receipt.ending(status, seconds=seconds, **changes)
-        receipt.write(self._output)
-        return receipt
+        self.receipt = self.receipt.ending(status, seconds=seconds, **changes)
+        self.receipt.write(self._output)
 
 
 def _stages(total: Snapshot, workers: int, cpus: float) -> dict[str, dict[str, float]]:

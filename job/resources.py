@@ -95,7 +95,7 @@ class Allotment:
         )
 
 
-def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
+def allot(config: JobConfig, cluster: Cluster, remaining: int) -> Allotment:
     """Defaults that fit the cluster; what the user has set stays as set.
 
     Raises:
@@ -113,10 +113,10 @@ def allot(config: JobConfig, cluster: Cluster, todo: int) -> Allotment:
         # core so that the short tasks fit in beside.
         threads = config.cpus_per_worker or 1
         cores = max(1, int(cluster.cpus / threads))
-        workers = config.workers or _clamped(todo // IMAGES_WORTH_A_MODEL, 1, cores)
+        workers = config.workers or _clamped(remaining // IMAGES_WORTH_A_MODEL, 1, cores)
         cpus = min(threads, cluster.cpus / workers) / 2 - CRUMB
     most = FILE_OF_GPU if gpus else FILE_OF_CPU
-    per_file = config.images_per_file or _clamped(todo // (8 * workers), 16, most)
+    per_file = config.images_per_file or _clamped(remaining // (8 * workers), 16, most)
     per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
     batch_size = config.batch_size or (32 if gpus else 8)
     load = 0.4 * min(1.0, cluster.cpus / 2) - CRUMB

@@ -13,13 +13,13 @@ from job.verification import Verdict
 
 def of_run(receipt: Receipt, output: str) -> str:
     """What a run has done, and where it is."""
-    if receipt.todo == 0:
+    if receipt.remaining == 0:
         return (
             f"Nothing to do: all {receipt.images:,} images have a map or an error row already."
             f"\n  output  {output}"
         )
     lines = [
-        f"{receipt.maps:,} maps of {receipt.todo:,} images in {duration(receipt.seconds)}"
+        f"{receipt.maps:,} maps of {receipt.remaining:,} images in {duration(receipt.seconds)}"
         f" ({receipt.images_per_second:.1f} images/s)"
     ]
     if receipt.done_before:
@@ -53,8 +53,10 @@ def _busy(receipt: Receipt) -> str:
 
 def is_good(receipt: Receipt, max_error_rate: float) -> bool:
     """Whether a run did what was asked: every image accounted for, few enough of them failed."""
-    accounted = receipt.maps + receipt.failed == receipt.todo
-    return accounted and (receipt.todo == 0 or receipt.failed / receipt.todo <= max_error_rate)
+    accounted = receipt.maps + receipt.failed == receipt.remaining
+    return accounted and (
+        receipt.remaining == 0 or receipt.failed / receipt.remaining <= max_error_rate
+    )
 
 
 def of_plan(plan: Plan) -> str:
@@ -62,7 +64,7 @@ def of_plan(plan: Plan) -> str:
     images, cluster = plan.images, plan.cluster
     size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
     lines = [
-        f"{plan.todo:,} images to do: {images.images:,} listed ({size}), {plan.done:,} done",
+        f"{plan.remaining:,} images to do: {images.images:,} listed ({size}), {plan.done:,} done",
         f"  model     {plan.model.origin.name}, {len(plan.model.labels)} classes",
         f"  cluster   {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs, {cluster.nodes} nodes",
         f"  resources {plan.allotment}",

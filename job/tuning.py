@@ -19,9 +19,9 @@ WORTH = 1.15
 COMPILE_FROM = 50_000
 
 
-def worth_compiling(todo: int, allotment: Allotment) -> bool:
+def worth_compiling(remaining: int, allotment: Allotment) -> bool:
     """Whether compiling pays for itself over what each predictor has to do."""
-    return bool(allotment.gpus_per_worker) and todo / allotment.workers >= COMPILE_FROM
+    return bool(allotment.gpus_per_worker) and remaining / allotment.workers >= COMPILE_FROM
 
 
 def choose_precision(checkpoint: Checkpoint, allotment: Allotment) -> "tuple[Precision, str]":

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import fsspec
 import numpy as np
 import pytest
 import ray
@@ -27,16 +29,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(offline)
 
 
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One Ray for the whole session, started here and stopped here."""
+def start_ray(**options: Any) -> None:
+    """A quiet Ray of two CPUs in this process."""
     ray.init(
         address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
+        **options,
     )
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for the whole session, started here and stopped here."""
+    start_ray()
     yield
     ray.shutdown()
 
@@ -114,6 +122,15 @@ def job_command(model_dir: Path) -> Callable[..., list[str]]:
         return [*words, "--model", str(model_dir), *options]
 
     return command
+
+
+@pytest.fixture
+def memory() -> str:
+    """An empty folder in memory."""
+    fs = fsspec.filesystem("memory")
+    if fs.exists("/place"):
+        fs.rm("/place", recursive=True)
+    return "memory://place"
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from threading import Event, Lock, Thread
-from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 # What may happen to a request instead of an answer: refused (slow_down, internal, too_many), the
@@ -105,12 +104,7 @@ class FaultyProxy:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.stopping.set()
         self._server.shutdown()
         self._thread.join()

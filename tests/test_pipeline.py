@@ -115,7 +115,7 @@ def test_finished_output_run_again_does_nothing(
 ) -> None:
     before = sorted(path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file())
     receipt = pipeline.run(config(pictures, output, model_dir))
-    assert (receipt.todo, receipt.maps) == (0, 0)
+    assert (receipt.remaining, receipt.maps) == (0, 0)
     after = sorted(path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file())
     assert before == after
 
@@ -126,7 +126,7 @@ def test_only_new_images_are_processed(tmp_path: Path, model_dir: Path) -> None:
     first = {row["uri"]: row["run_id"] for row in rows(place, "maps")}
     write_pictures(source / "later", 5, seed=50)
     receipt = pipeline.run(config(source, place, model_dir))
-    assert (receipt.todo, receipt.maps, receipt.done_before) == (5, 5, 6)
+    assert (receipt.remaining, receipt.maps, receipt.done_before) == (5, 5, 6)
     check_each_image_once(place, 11)
     check_equal_to_sequential(place, model_dir)
     assert {
@@ -141,7 +141,7 @@ def test_another_model_on_the_same_output_is_refused(
     with pytest.raises(OutputConflictError, match=r"the model was .* and is now .*other"):
         pipeline.run(config(pictures, output, other))
     moved = shutil.copytree(model_dir, tmp_path / "moved")
-    assert pipeline.run(config(pictures, output, moved)).todo == 0, "the same files elsewhere"
+    assert pipeline.run(config(pictures, output, moved)).remaining == 0, "the same files elsewhere"
 
 
 def test_bad_images_become_error_rows_and_good_ones_maps(tmp_path: Path, model_dir: Path) -> None:
@@ -201,7 +201,7 @@ def test_glob_takes_what_it_matches(tmp_path: Path, model_dir: Path) -> None:
 def test_plan_counts_and_writes_nothing(tmp_path: Path, pictures: Path, model_dir: Path) -> None:
     place = tmp_path / "out"
     plan = pipeline.plan(config(pictures, place, model_dir))
-    assert (plan.images.images, plan.done, plan.todo) == (24, 0, 24)
+    assert (plan.images.images, plan.done, plan.remaining) == (24, 0, 24)
     assert plan.images.size == sum(path.stat().st_size for path in pictures.iterdir())
     assert not place.exists()
 

@@ -32,7 +32,7 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "todo", "elapsed", "text"),
+    ("snapshot", "remaining", "elapsed", "text"),
     [
         (Snapshot(), 2000, 3.0, "0 of 2,000 images (0 %), starting up"),
         (Snapshot(), 2000, 0.0, "0 of 2,000 images (0 %), starting up"),
@@ -45,9 +45,9 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
     ],
 )
 def test_a_line_says_how_far_how_fast_how_long_and_what_failed(
-    snapshot: Snapshot, todo: int, elapsed: float, text: str
+    snapshot: Snapshot, remaining: int, elapsed: float, text: str
 ) -> None:
-    found = line(snapshot, todo, elapsed)
+    found = line(snapshot, remaining, elapsed)
     assert text in found
     assert "\n" not in found
 

@@ -70,9 +70,9 @@ def test_what_the_user_has_set_stays_as_set() -> None:
 
 def test_a_task_has_no_more_images_than_a_file() -> None:
     assert allot(config(images_per_file=3, images_per_task=50), LAPTOP, 1000).images_per_task == 3
-    for todo in (1, 10, 1000, 10_000_000):
+    for remaining in (1, 10, 1000, 10_000_000):
         for cluster in EVERY:
-            allotment = allot(config(), cluster, todo)
+            allotment = allot(config(), cluster, remaining)
             most = 4096 if allotment.gpus_per_worker else 512
             assert 1 <= allotment.images_per_task <= allotment.images_per_file <= most
 

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from job.errors import StorageError
+from job.listing import list_objects
 from job.storage import (
     STORAGE_ERRORS,
     ChangedError,
     Location,
     Patience,
     explain,
-    list_objects,
     locate,
     take_retries,
 )

@@ -29,9 +29,10 @@ from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
 from job.forward import Forward
 from job.image_loader import ImageLoader
+from job.listing import list_objects
 from job.model import ModelCard, ModelSize, load_image_processor, load_model
 from job.s3 import Patience
-from job.storage import Location, list_objects, locate
+from job.storage import Location, locate
 from tests.conftest import LABELS, PHOTOS, make_model, picture
 
 SIZES = [(1, 1), (1, 300), (300, 1), (96, 96), (95, 97), (24, 24), (57, 183), (400, 30), (2, 2)]

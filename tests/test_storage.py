@@ -1,30 +1,18 @@
-"""Storage: URIs to filesystems, listings, atomic writes, on a disk, in memory and on S3."""
+"""Storage: URIs to filesystems, reads, atomic writes, on a disk, in memory and on S3."""
 
 import os
 import pickle
-import re
 import subprocess
 import sys
 import threading
-import tracemalloc
 from pathlib import Path
 
-import fsspec
 import pytest
 
-from job.errors import ConfigError, JobError, StorageError
-from job.storage import (
-    ChangedError,
-    Location,
-    StoredObject,
-    explain,
-    list_objects,
-    locate,
-    refuse_overlap,
-)
+from job.errors import ConfigError, JobError
+from job.listing import StoredObject, list_objects
+from job.storage import ChangedError, explain, locate
 from tests.conftest import S3
-
-STRANGE = ["a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "[i].jpg", "j\nk.jpg", "ü🎈.jpg", "l*.jpg"]
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -36,15 +24,6 @@ def fill(folder: Path, *names: str) -> Path:
 
 def names(uri: object, **options: object) -> list[str]:
     return [os.path.basename(found.path) for found in list_objects(str(uri), options)]
-
-
-@pytest.fixture
-def memory() -> str:
-    """An empty folder in memory."""
-    fs = fsspec.filesystem("memory")
-    if fs.exists("/place"):
-        fs.rm("/place", recursive=True)
-    return "memory://place"
 
 
 # locate
@@ -122,180 +101,7 @@ def test_storage_options_reach_the_filesystem(s3: S3) -> None:
     assert (place / "x").read_bytes() == b"1"
 
 
-# Listings
-
-
-def test_a_folder_is_listed_with_what_is_nested_in_it_sorted(tmp_path: Path) -> None:
-    fill(tmp_path, "b.jpg", "a/z.jpg", "a/deep/er/y.jpg", "c.txt")
-    (tmp_path / "empty").mkdir()
-    found = [item.path for item in list_objects(str(tmp_path))]
-    expected = ["a/deep/er/y.jpg", "a/z.jpg", "b.jpg", "c.txt"]
-    assert found == [str(tmp_path / name) for name in expected]
-    assert [item.size for item in list_objects(f"{tmp_path}/")] == [len(n) for n in expected]
-
-
-def test_the_order_is_that_of_the_whole_paths(tmp_path: Path) -> None:
-    fill(tmp_path, "a/x", "a/b/x", "a-b", "a-b-/x", "a.jpg", "a0", "a/x-", "ü/x", "🎈", "A", " ")
-    found = [item.path for item in list_objects(str(tmp_path))]
-    assert len(found) == 11
-    assert found == sorted(found)
-
-
-def test_links_to_files_are_files_and_no_other_link_is_followed(tmp_path: Path) -> None:
-    fill(tmp_path, "in/a.jpg", "elsewhere/b.jpg", "elsewhere/c.jpg")
-    (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
-    (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
-    (tmp_path / "in" / "itself.jpg").symlink_to(tmp_path / "in" / "itself.jpg")
-    (tmp_path / "in" / "nowhere.jpg").symlink_to(tmp_path / "nothing")
-    os.mkfifo(tmp_path / "in" / "pipe.jpg")
-    (tmp_path / "way-in").symlink_to(tmp_path / "in")
-    for way in ("in", "way-in", "in/*"):
-        assert names(tmp_path / way) == ["a.jpg", "link.jpg"]
-    linked = list(list_objects(str(tmp_path / "in")))[1]
-    assert linked.size == len("elsewhere/b.jpg"), "of the file, not of the link"
-    assert locate(str(tmp_path)).fetch(linked.path, linked.etag, None) == b"elsewhere/b.jpg"
-
-
-def test_hidden_files_and_those_in_hidden_folders_are_listed(tmp_path: Path) -> None:
-    fill(tmp_path, ".a.jpg", ".cache/b.jpg", "c.jpg")
-    assert names(tmp_path) == [".a.jpg", "b.jpg", "c.jpg"]
-
-
-def test_a_large_folder_is_listed_without_a_record_of_each_file(tmp_path: Path) -> None:
-    (tmp_path / "0").write_bytes(b"x")
-    for number in range(1, 20_000):
-        os.link(tmp_path / "0", tmp_path / str(number))
-    tracemalloc.start()
-    try:
-        assert sum(1 for _ in list_objects(str(tmp_path))) == 20_000
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 20_000 * 400
-
-
-def test_a_single_file_is_listed_alone(tmp_path: Path) -> None:
-    fill(tmp_path, "a.jpg", "a.jpg.bak")
-    assert names(tmp_path / "a.jpg") == ["a.jpg"]
-
-
-def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
-    fill(tmp_path, "a1.jpg", "a2.png", "b1.jpg", "sub/a3.jpg", "a9.jpg/inside.txt")
-    assert names(f"{tmp_path}/a*.jpg") == ["a1.jpg"]
-    assert names(f"{tmp_path}/**/*.jpg") == ["a1.jpg", "b1.jpg", "a3.jpg"]
-    assert names(f"{tmp_path}/a[12].*") == ["a1.jpg", "a2.png"]
-
-
-def test_strange_names_are_listed_and_read_as_they_are(tmp_path: Path) -> None:
-    fill(tmp_path, *STRANGE)
-    place = locate(str(tmp_path))
-    found = {os.path.basename(item.path): item.path for item in list_objects(str(tmp_path))}
-    assert set(found) == set(STRANGE)
-    for name, path in found.items():
-        assert Location(place.fs, path).read_bytes() == name.encode()
-
-
-@pytest.mark.parametrize("name", STRANGE)
-def test_a_single_file_of_a_strange_name_is_itself_and_no_pattern(
-    tmp_path: Path, name: str
-) -> None:
-    fill(tmp_path, *STRANGE, "lx.jpg", "i.jpg", "gxh.jpg")
-    assert names(tmp_path / name) == [name]
-
-
-def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path: Path) -> None:
-    fill(tmp_path, "[2024] trip*/a.jpg", "2 trip/b.jpg")
-    assert names(tmp_path / "[2024] trip*") == ["a.jpg"]
-
-
-@pytest.mark.parametrize("what", ["nowhere", "empty", "*.jpg"])
-def test_nothing_to_list_is_said_with_what_is_expected(tmp_path: Path, what: str) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(StorageError, match=r"nothing is there.*a folder, a prefix, a glob"):
-        names(tmp_path / what)
-
-
-def test_memory_lists_folders_files_and_globs(memory: str) -> None:
-    for name in ("a.jpg", "sub/b.jpg", "c.txt"):
-        (locate(memory) / name).write_bytes(b"x")
-    assert names(memory) == ["a.jpg", "c.txt", "b.jpg"]
-    assert names(f"{memory}/sub/b.jpg") == ["b.jpg"]
-    assert names(f"{memory}/*.jpg") == ["a.jpg"]
-
-
-def test_a_prefix_on_s3_may_end_within_a_name(s3: S3, tmp_path: Path) -> None:
-    fill(tmp_path, "img-1.jpg", "img-2.jpg", "other.jpg")
-    s3.upload(tmp_path, "prefixes")
-    s3.upload(tmp_path, "prefixes-more/img-sub")
-    assert names("s3://bucket/prefixes") == ["img-1.jpg", "img-2.jpg", "other.jpg"]
-    assert names("s3://bucket/prefixes/img-") == ["img-1.jpg", "img-2.jpg"]
-    assert names("s3://bucket/prefixes-more/img") == ["img-1.jpg", "img-2.jpg", "other.jpg"]
-    assert names("s3://bucket/prefixes/*1.jpg") == ["img-1.jpg"]
-    assert names("s3://bucket/prefixes/other.jpg") == ["other.jpg"]
-    with pytest.raises(StorageError, match="nothing is there"):
-        names("s3://bucket/prefixes/none")
-
-
-def test_strange_keys_on_s3_are_listed_and_read_as_they_are(s3: S3, tmp_path: Path) -> None:
-    # moto does not take a line break in a key; S3 does.
-    strange = [name for name in STRANGE if "\n" not in name]
-    uri = s3.upload(fill(tmp_path, *strange), "strange")
-    place = locate(uri)
-    found = list(list_objects(uri))
-    assert {os.path.basename(item.path) for item in found} == set(strange)
-    for item in found:
-        content = Location(place.fs, item.path).read_bytes()
-        assert content.decode() == os.path.basename(item.path)
-
-
-def test_a_folder_marker_on_s3_is_no_object(s3: S3) -> None:
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=s3.endpoint)
-    client.put_object(Bucket="bucket", Key="marked/", Body=b"")
-    client.put_object(Bucket="bucket", Key="marked/a.jpg", Body=b"x")
-    assert names("s3://bucket/marked") == ["a.jpg"]
-
-
-def test_a_bucket_that_does_not_exist_is_a_storage_error(s3: S3) -> None:
-    for uri in ("s3://no-such-bucket", "s3://no-such-bucket/x", "s3://no-such-bucket/*.jpg"):
-        with pytest.raises(StorageError, match=f"{re.escape(uri)} cannot be listed: not found"):
-            names(uri)
-
-
-def test_a_uri_without_a_bucket_is_a_storage_error(s3: S3) -> None:
-    with pytest.raises(StorageError, match="INPUT s3://"):
-        names("s3://")
-
-
-def test_a_bucket_is_listed_from_its_root(s3: S3) -> None:
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=s3.endpoint)
-    client.create_bucket(Bucket="rooted")
-    with pytest.raises(StorageError, match="nothing is there"):
-        names("s3://rooted")
-    for key in ("b.jpg", "a/c.jpg", "a-/d.jpg"):
-        client.put_object(Bucket="rooted", Key=key, Body=b"x")
-    found = [item.path for item in list_objects("s3://rooted/")]
-    assert found == ["rooted/a-/d.jpg", "rooted/a/c.jpg", "rooted/b.jpg"]
-
-
-def test_a_listing_is_never_a_cached_one(s3: S3) -> None:
-    place = locate("s3://bucket/fresh")
-    (place / "a").write_bytes(b"1")
-    assert place.names() == ["a"]
-    other = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from job.storage import locate; locate('s3://bucket/fresh/b').write_bytes(b'2')",
-        ],
-        check=False,
-    )
-    assert other.returncode == 0
-    assert place.names() == names("s3://bucket/fresh") == ["a", "b"]
+# Tags
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
@@ -465,63 +271,6 @@ def test_arrow_sees_the_same_files(tmp_path: Path, memory: str) -> None:
             assert stream.read() == b"bytes"
 
 
-# INPUT and OUTPUT
-
-
-@pytest.mark.parametrize(
-    ("source", "output"),
-    [
-        ("a", "a"),
-        ("a", "a/"),
-        ("a/", "a"),
-        ("a", "a/b"),
-        ("a/", "a/b/c/"),
-        ("a", "a/../a/out"),
-        ("link", "a/out"),
-        ("a", "link/out"),
-        (".", "anything"),
-        ("/", "a"),
-    ],
-)
-def test_an_output_inside_the_input_is_refused(tmp_path: Path, source: str, output: str) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    places = [locate(os.path.join(tmp_path, name)) for name in (source, output)]
-    with pytest.raises(ConfigError, match=r"inside INPUT.*Put OUTPUT beside INPUT"):
-        refuse_overlap(*places)
-
-
-@pytest.mark.parametrize(
-    ("source", "output"), [("a", "ab"), ("a/b", "a"), ("a", "b/a"), ("ab", "a"), ("a", "link")]
-)
-def test_an_output_beside_or_around_the_input_is_fine(
-    tmp_path: Path, source: str, output: str
-) -> None:
-    (tmp_path / "b").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "b")
-    refuse_overlap(locate(str(tmp_path / source)), locate(str(tmp_path / output)))
-
-
-@pytest.mark.parametrize("glob", ["**", "*/*", "o*/**"])
-def test_an_output_that_a_glob_of_the_input_matches_is_refused(tmp_path: Path, glob: str) -> None:
-    fill(tmp_path, "in/a.jpg")
-    with pytest.raises(ConfigError, match="inside INPUT"):
-        refuse_overlap(locate(f"{tmp_path}/in/{glob}"), locate(f"{tmp_path}/in/out"))
-
-
-def test_overlap_on_s3_is_by_key_and_by_bucket(s3: S3) -> None:
-    with pytest.raises(ConfigError, match="inside INPUT s3://bucket/a"):
-        refuse_overlap(locate("s3://bucket/a/"), locate("s3://bucket/a/out"))
-    with pytest.raises(ConfigError, match="inside INPUT"):
-        refuse_overlap(locate("s3://bucket"), locate("s3://bucket/out"))
-    refuse_overlap(locate("s3://bucket/a"), locate("s3://bucket/ab"))
-    refuse_overlap(locate("s3://bucket/a"), locate("s3://other/a/out"))
-
-
-def test_the_same_path_on_another_storage_is_no_overlap(tmp_path: Path) -> None:
-    refuse_overlap(locate(str(tmp_path)), locate(f"memory://{tmp_path}/out"))
-
-
 # Errors
 
 
@@ -558,28 +307,3 @@ def test_what_ray_adds_to_an_error_is_left_out(error: OSError) -> None:
     travelled = pickle.loads(pickle.dumps(annotated))
     assert "transient" in str(travelled)
     assert explain(travelled) == alone
-
-
-def test_a_storage_that_does_not_answer_is_a_storage_error() -> None:
-    options = {
-        "endpoint_url": "http://127.0.0.1:1",
-        "key": "k",
-        "secret": "s3cr3t",
-        "config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 1},
-    }
-    with pytest.raises(StorageError, match="does not answer") as caught:
-        names("s3://bucket/x", **options)
-    assert "s3cr3t" not in str(caught.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("way", ["closed", "."])
-def test_a_folder_that_may_not_be_listed_is_a_storage_error(tmp_path: Path, way: str) -> None:
-    closed = fill(tmp_path / "closed", "a.jpg")
-    fill(tmp_path, "b.jpg")
-    closed.chmod(0)
-    try:
-        with pytest.raises(StorageError, match="permission denied"):
-            names(tmp_path / way)
-    finally:
-        closed.chmod(0o700)

@@ -96,7 +96,7 @@ def test_output_without_a_manifest_is_refused(tmp_path: Path) -> None:
 def test_retried_image_that_succeeds_leaves_no_open_error(finished: Path, model_dir: Path) -> None:
     good = (finished / "in" / "picture-0000.jpg").read_bytes()
     (finished / "in" / "zero.jpg").write_bytes(good)
-    assert run(finished, model_dir, retry_errors="retryable").todo == 0, "it is not retryable"
+    assert run(finished, model_dir, retry_errors="retryable").remaining == 0, "it is not retryable"
     assert run(finished, model_dir, retry_errors="all").maps == 1
     verdict = verification.verify(locate(str(finished / "out")), deep=True)
     assert verdict.is_complete, verdict.problems

@@ -5,12 +5,9 @@ a picture that is black throughout kills the process that predicts on it.
 """
 
 import ctypes
-import os
 import sys
 import time
 from typing import Any
-
-import ray
 
 CRASH, HANG = b"CRASH", b"HANG"
 
@@ -49,17 +46,9 @@ def hurt() -> None:
 def main() -> int:
     """Run the job's command line there."""
     from job import cli
+    from tests.conftest import start_ray
 
-    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"worker_process_setup_hook": hurt},
-    )
+    start_ray(runtime_env={"worker_process_setup_hook": hurt})
     return cli.main(sys.argv[1:])
 
 

@@ -1,5 +1,6 @@
 """Processes that these tests start: jobs as a user types them, and Ray clusters of their own."""
 
+import json
 import os
 import random
 import shutil
@@ -67,6 +68,20 @@ def started(
         )
         stack.callback(_stop, process)
         yield process
+
+
+@contextmanager
+def worker_nodes(*cpus: int) -> Iterator[dict[str, str]]:
+    """A head without CPUs and a worker node for each number of them.
+
+    Gives its address, and the id and the raylet's process number of the last worker node.
+    """
+    command = [sys.executable, "-m", "tests.end_to_end.cluster", *map(str, cpus)]
+    with started(command) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first, process.communicate()
+        yield json.loads(first)
 
 
 def finish(

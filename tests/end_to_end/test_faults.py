@@ -1,12 +1,11 @@
 """Processes, nodes and images that die in the middle of a run: the run goes on and ends well."""
 
-import json
 import os
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from job import verification
 from job.storage import locate
 from tests.conftest import write_pictures
 from tests.end_to_end.poisoned import CRASH, HANG
-from tests.end_to_end.processes import finish, members, outcome, started, wait_for
+from tests.end_to_end.processes import finish, members, outcome, started, wait_for, worker_nodes
 from tests.outputs import check_each_image_once, check_equal_to_sequential, rows
 
 Command = Callable[..., list[str]]
@@ -67,28 +66,17 @@ def test_killed_predictor_and_killed_decoder_cost_nothing(
     check_equal_to_sequential(output, model_dir)
 
 
-@pytest.fixture
-def three_nodes() -> Iterator[dict[str, object]]:
-    """A head without CPUs and two worker nodes with one each."""
-    with started([sys.executable, "-m", "tests.end_to_end.two_nodes", "1", "1"]) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first, process.communicate()
-        yield json.loads(first)
-
-
 def test_killed_node_costs_nothing(
-    three_nodes: dict[str, object],
-    job_command: Command,
-    many: Path,
-    model_dir: Path,
-    tmp_path: Path,
+    job_command: Command, many: Path, model_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    env = {"RAY_ADDRESS": str(three_nodes["address"])}
-    with started(job_command(many, output, *SMALL_STEPS, "--workers=1"), env) as process:
+    words = job_command(many, output, *SMALL_STEPS, "--workers=1")
+    with (
+        worker_nodes(1, 1) as cluster,
+        started(words, {"RAY_ADDRESS": cluster["address"]}) as process,
+    ):
         wait_for(lambda: any(output.glob("maps/*.parquet")), 120, "the first maps", every=0.01)
-        os.kill(int(str(three_nodes["raylet"])), signal.SIGKILL)
+        os.kill(int(cluster["raylet"]), signal.SIGKILL)
         finished = outcome(process, timeout=240)
     assert finished.exit_code == 0, finished.stderr
     assert f"{IMAGES} maps of {IMAGES} images" in finished.stdout

@@ -87,7 +87,7 @@ def test_every_hostile_file_is_a_map_or_a_reason(
     verdict = verify(locate(str(output)), deep=True)
     assert verdict.is_complete, verdict.problems
     assert (verdict.maps, verdict.open_errors) == (len(maps), len(errors))
-    assert pipeline.run(config(source, output, model_dir)).todo == 0
+    assert pipeline.run(config(source, output, model_dir)).remaining == 0
     assert "Error" not in capfd.readouterr().err
 
 

@@ -19,8 +19,8 @@ from tests.end_to_end.processes import (
     finish,
     get,
     ray_head,
-    started,
     wait_for,
+    worker_nodes,
 )
 from tests.outputs import check_each_image_once, check_equal_to_sequential, rows
 
@@ -193,8 +193,8 @@ def test_job_that_is_stopped_keeps_what_it_has_and_says_so(
     assert receipt["status"] == "stopped"
     assert 0 < receipt["maps"] < 120
 
-    resumed = submit(head, *words)
-    assert resumed.exit_code == 0, resumed.stdout
+    resumed = finish([sys.executable, *words[1:]], {**head.env, "RAY_ADDRESS": head.address})
+    assert resumed.exit_code == 0, resumed.stderr
     check_each_image_once(output, 120)
     check_equal_to_sequential(output, model_dir)
 
@@ -207,34 +207,21 @@ def test_cluster_answers_nobody_without_its_token(head: Head) -> None:
 # On two nodes
 
 
-@pytest.fixture
-def two_nodes() -> Iterator[dict[str, str]]:
-    """A head without CPUs and a worker node with two: the address and the nodes' ids."""
-    with started([sys.executable, "-m", "tests.end_to_end.two_nodes"]) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first, process.communicate()
-        yield json.loads(first)
-
-
 def test_on_two_nodes_the_head_does_none_of_the_work(
-    two_nodes: dict[str, str],
-    job_command: Command,
-    pictures: Path,
-    model_dir: Path,
-    tmp_path: Path,
+    job_command: Command, pictures: Path, model_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    env = {"RAY_ADDRESS": two_nodes["address"]}
-    finished = finish(job_command(pictures, output, "--workers", "1"), env)
+    words = job_command(pictures, output, "--workers", "1")
+    with worker_nodes(2) as cluster:
+        finished = finish(words, {"RAY_ADDRESS": cluster["address"]})
+        ran = tasks(cluster["address"])
     check_good(finished, str(output), 24)
     check_quiet(finished)
     check_each_image_once(output, 24)
     check_equal_to_sequential(output, model_dir)
-    ran = tasks(two_nodes["address"])
     for stage in ("Read", "MapWorker", "MapBatches", "Write"):
         nodes = {node for name, node in ran if name.startswith(stage) and node}
-        assert nodes == {two_nodes["worker"]}, stage
+        assert nodes == {cluster["worker"]}, stage
 
 
 def tasks(address: str) -> list[tuple[str, str]]:

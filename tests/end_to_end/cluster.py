@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine: ``python -m tests.end_to_end.two_nodes [CPUS ...]``.
+"""A cluster of several nodes on this machine: ``python -m tests.end_to_end.cluster CPUS ...``.
 
 Says where it is in one line of JSON, and is there until its process group is killed.
 """
@@ -11,10 +11,10 @@ from ray.cluster_utils import Cluster
 
 
 def main() -> None:
-    """Start a head that takes no work and a worker node for each number of CPUs (default: 2)."""
+    """Start a head that takes no work and a worker node for each number of CPUs."""
     plain = {"include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **plain})
-    nodes = [cluster.add_node(num_cpus=int(cpus), **plain) for cpus in sys.argv[1:] or ["2"]]
+    nodes = [cluster.add_node(num_cpus=int(cpus), **plain) for cpus in sys.argv[1:]]
     raylet = nodes[-1].all_processes["raylet"][0].process.pid
     place = {"address": cluster.address, "worker": nodes[-1].node_id, "raylet": raylet}
     print(json.dumps(place), flush=True)
