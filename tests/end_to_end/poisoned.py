@@ -5,8 +5,10 @@ a picture that is black throughout kills the process that predicts on it.
 """
 
 import ctypes
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 CRASH, HANG = b"CRASH", b"HANG"
@@ -48,6 +50,8 @@ def main() -> int:
     from job import cli
     from tests.conftest import start_ray
 
+    # Workers run the hook before they know where this process has its modules from.
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     start_ray(runtime_env={"worker_process_setup_hook": hurt})
     return cli.main(sys.argv[1:])
 
