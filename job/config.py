@@ -84,7 +84,7 @@ class JobConfig(BaseModel):
         None, ge=1, description="CPU threads per predictor (default: 1)"
     )
     batch_size: int | None = Field(
-        None, ge=1, description="images per call of a predictor (default: 8, or 32 on GPUs)"
+        None, ge=1, description="images per call of a predictor (default: up to 16, or 32 on GPUs)"
     )
     images_per_task: int | None = Field(
         None, ge=1, description="images that one task fetches and decodes (default: 8 to 64)"

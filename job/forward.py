@@ -1,6 +1,8 @@
 """Forward: a model as a function from normalised pixels to class scores, as fast as it goes."""
 
+import contextlib
 import copy
+import ctypes
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +11,9 @@ from typing import Any, Literal
 import torch
 
 from job.kernels.segformer import CannotFoldError, fold
+
+# Of glibc's mallopt: see its man page.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -32,7 +37,7 @@ class Forward:
 
 def stock(model: Any) -> Forward:
     """The model as transformers runs it, in float32: the reference."""
-    return Forward(lambda pixels: model(pixel_values=pixels).logits, "float32")
+    return Forward(lambda pixels: model(pixel_values=pixels.contiguous()).logits, "float32")
 
 
 def fast(
@@ -59,7 +64,7 @@ def fast(
         network = fold(model)
     except CannotFoldError as reason:
         notes.append(f"the model runs unfolded: {reason}")
-        network = _cast(stock(model).scores, device, dtype)
+        network = _cast(model, device, dtype)
     else:
         if precision != "float32":
             network = copy.deepcopy(network).to(dtype)
@@ -72,13 +77,26 @@ def fast(
     return Forward(scores, precision, tuple(notes))
 
 
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees, up to 2 GiB: layers allocate the same sizes again.
+
+    Else the system clears megabytes for every tensor, which can take as long as computing it.
+    Only glibc has this setting; elsewhere nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 2**25)  # the most that it takes
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
 def _cast(
-    scores: Callable[[torch.Tensor], torch.Tensor], device: torch.device, dtype: torch.dtype
+    model: Any, device: torch.device, dtype: torch.dtype
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     def cast(pixels: torch.Tensor) -> torch.Tensor:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return scores(pixels)
+            logits: torch.Tensor = model(pixel_values=pixels).logits
+            return logits
 
     return cast
 
@@ -92,7 +110,7 @@ def _compiled(
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return scores, "not compiled: there is no C++ compiler on this worker"
     compiled = torch.compile(scores, dynamic=False)
-    pixels = torch.zeros(shape, device=device)
+    pixels = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     try:
         with torch.inference_mode():
             scores(pixels)  # what depends on the shape alone is made outside the compiled code

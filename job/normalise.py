@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from job.kernels.numba_floats import compiled
 from job.model import ModelSize
 
 
@@ -29,7 +30,8 @@ class Normaliser:
         self._levels_there = torch.from_numpy(self._levels).to(device)
 
     def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Pixels of a batch, (B, 3, height, width) float32 on the device.
+        """Pixels of a batch, (B, 3, height, width) float32 on the device, channels last in memory
+        unless the image processor makes them.
 
         Args:
             images: (height, width, 3) uint8 RGB; more than one only when :attr:`size` is known.
@@ -41,7 +43,7 @@ class Normaliser:
             return values.to(self._device)
         resized = np.stack([self._resized(image) for image in images])
         if self._device.type == "cpu":
-            return torch.from_numpy(look_up(self._levels, resized))
+            return torch.from_numpy(look_up(self._levels, resized)).permute(0, 3, 1, 2)
         there = torch.from_numpy(resized).pin_memory().to(self._device, non_blocking=True)
         return gather(self._levels_there, there)
 
@@ -62,14 +64,20 @@ def levels(image_processor: Any) -> np.ndarray:
 
 
 def look_up(table: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The table's values of (B, height, width, 3) bytes, (B, 3, height, width) float32."""
-    values = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
-    for image, out in zip(images, values, strict=True):
-        for channel in range(3):
-            np.take(table[channel], image[:, :, channel], out=out[channel])
+    """The table's values of (B, height, width, 3) bytes, in the same order, float32."""
+    values = np.empty(images.shape, np.float32)
+    _look_up(table, images.reshape(-1, 3), values.reshape(-1, 3))
     return values
 
 
+@compiled()
+def _look_up(table: np.ndarray, pixels: np.ndarray, values: np.ndarray) -> None:
+    for pixel in range(len(pixels)):
+        for channel in range(3):
+            values[pixel, channel] = table[channel, pixels[pixel, channel]]
+
+
 def gather(table: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """The same as :func:`look_up`, on the device the tensors are on."""
-    return torch.stack([table[channel][images[..., channel].int()] for channel in range(3)], 1)
+    """The same as :func:`look_up`, on the device the tensors are on, (B, 3, height, width)."""
+    channels = [table[channel][images[..., channel].int()] for channel in range(3)]
+    return torch.stack(channels, 3).permute(0, 3, 1, 2)

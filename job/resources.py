@@ -116,9 +116,10 @@ def allot(config: JobConfig, cluster: Cluster, remaining: int) -> Allotment:
         workers = config.workers or _clamped(remaining // IMAGES_WORTH_A_MODEL, 1, cores)
         cpus = min(threads, cluster.cpus / workers) / 2 - CRUMB
     most = FILE_OF_GPU if gpus else FILE_OF_CPU
-    per_file = config.images_per_file or _clamped(remaining // (8 * workers), 16, most)
-    per_task = min(per_file, config.images_per_task or _clamped(per_file // 2, 8, 64))
-    batch_size = config.batch_size or (32 if gpus else 8)
+    share = remaining // (8 * workers)
+    per_file = config.images_per_file or _clamped(share, 16, most)
+    per_task = min(per_file, config.images_per_task or _clamped(share // 8 * 8, 8, 64))
+    batch_size = config.batch_size or (32 if gpus else min(16, per_task))
     load = 0.4 * min(1.0, cluster.cpus / 2) - CRUMB
     # Equal requests would have Ray fuse decoding into the predictors.
     if cpus == load:

@@ -51,8 +51,6 @@ class SemanticSegmentationPredictor(Predictor):
         stopwatch: Stopwatch | None = None,
         guard: Guard | None = None,
     ) -> None:
-        import torch
-
         from job.forward import fast, stock
         from job.kernels.upsample_argmax import upsample_argmax, upsample_argmax_reference
         from job.normalise import Normaliser
@@ -64,10 +62,11 @@ class SemanticSegmentationPredictor(Predictor):
         self._forward = forward or (stock(model) if reference else fast(model))
         self._upsample = upsample_argmax_reference if reference else upsample_argmax
         self._images_at_once = images_at_once if self._normaliser.size else 1
-        self._stopwatch = stopwatch or Stopwatch()
+        self._stopwatch = Stopwatch()
         self._guard = guard or Guard("predict")
-        # Compile what is compiled on first use before the first image waits for it.
-        self._upsample(torch.zeros(1, 2, 2, 2, device=self.device), [(4, 4)])
+        # Compile what is compiled on first use before an image, and its timeout, wait for it.
+        self._works_otherwise()
+        self._stopwatch = stopwatch or self._stopwatch
 
     @classmethod
     def from_checkpoint(  # type: ignore[override]
@@ -101,8 +100,9 @@ class SemanticSegmentationPredictor(Predictor):
         """
         import torch
 
-        from job.forward import fast
+        from job.forward import fast, keep_freed_memory
 
+        keep_freed_memory()
         if threads is not None:
             torch.set_num_threads(threads)
         if use_gpu and not torch.cuda.is_available():
@@ -187,7 +187,7 @@ class SemanticSegmentationPredictor(Predictor):
         """Whether a plain grey picture gets a map: then a failure was the images', not ours."""
         try:
             self._predict_images([np.full((256, 256, 3), 128, np.uint8)], [(8, 8)])
-        except (RuntimeError, ValueError):
+        except (RuntimeError, MemoryError, ValueError):
             return False
         return True
 

@@ -22,7 +22,7 @@ def test_every_core_gets_a_predictor_of_one_thread() -> None:
     for cluster in (LAPTOP, CPU_FLEET):
         allotment = allot(config(), cluster, 1_000_000)
         assert (allotment.workers, allotment.threads) == (cluster.cpus, 1)
-        assert (allotment.gpus_per_worker, allotment.batch_size) == (0, 8)
+        assert (allotment.gpus_per_worker, allotment.batch_size) == (0, 16)
         assert allotment.workers * allotment.cpus_per_worker <= cluster.cpus / 2
 
 
@@ -51,7 +51,7 @@ def test_every_gpu_of_a_fleet_gets_a_predictor() -> None:
 
 def test_no_gpus_can_be_chosen_where_there_are_some() -> None:
     allotment = allot(config(gpus_per_worker=0), WORKSTATION, 1_000_000)
-    assert (allotment.gpus_per_worker, allotment.workers, allotment.batch_size) == (0, 16, 8)
+    assert (allotment.gpus_per_worker, allotment.workers, allotment.batch_size) == (0, 16, 16)
 
 
 def test_what_the_user_has_set_stays_as_set() -> None:
@@ -113,7 +113,7 @@ def test_gpus_that_the_cluster_has_not_are_refused(asked: float, cluster: Cluste
 
 def test_an_allotment_reads_as_a_line() -> None:
     text = str(allot(config(workers=1, cpus_per_worker=2), LAPTOP, 1000))
-    assert text.startswith("1 predictor with 2 threads each, batches of 8, ")
+    assert text.startswith("1 predictor with 2 threads each, batches of 16, ")
     assert "with 1 thread each" in str(allot(config(), ONE, 1000))
     assert "\n" not in text
     assert str(allot(config(), FLEET, 1000)).startswith("8 predictors with 1 GPU each")

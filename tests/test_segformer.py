@@ -1,6 +1,6 @@
 """The folded decode head: the stock head's logits, or a reason why a model does not fold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,16 +34,38 @@ def small_segformer(**changes: Any) -> SegformerForSemanticSegmentation:
     return model
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """CPU threads of torch: with one, kernels of our own stand in for some of its."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
 @pytest.mark.parametrize(
     "shape", [(1, 3, 64, 64), (3, 3, 96, 32), (2, 3, 33, 47), (1, 3, 37, 130), (1, 3, 32, 32)]
 )
 @torch.inference_mode()
-def test_the_folded_model_gives_the_stock_logits(shape: tuple[int, ...]) -> None:
-    model = small_segformer()
+def test_the_folded_model_gives_the_stock_logits(
+    shape: tuple[int, ...], activation: str, threads: int
+) -> None:
+    model = small_segformer(hidden_act=activation)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(4))
     stock, folded = model(pixel_values=images).logits, fold(model)(images)
     assert folded.shape == stock.shape
     assert float((folded - stock).abs().max() / stock.abs().max()) < 1e-5
+
+
+@torch.inference_mode()
+def test_bfloat16_moves_the_logits_by_its_own_rounding(threads: int) -> None:
+    model = small_segformer()
+    images = torch.randn(2, 3, 61, 96, generator=torch.Generator().manual_seed(4))
+    exact = fold(model)(images)
+    rounded = fold(model).to(torch.bfloat16)(images)
+    assert rounded.dtype == torch.bfloat16
+    assert float((rounded - exact).abs().max() / exact.abs().max()) < 0.03
 
 
 @torch.inference_mode()

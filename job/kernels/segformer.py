@@ -8,11 +8,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from transformers.activations import GELUActivation
+
+from job.kernels import segformer_numba as one_core
 
 _PROBE = (96, 64)  # pixels: every stage has at least 2 x 3 of them, and height is not width
 # Matrix products are twice as fast when this divides the columns of the result: 160, not 150.
 _MULTIPLE = 16
 _QUERIES = 2048  # at a time: their scores stay in a core's cache
+_BAND = 1024  # pixels at a time, likewise: the head's widest features
 
 
 class CannotFoldError(ValueError):
@@ -56,10 +60,10 @@ class _Stage(nn.Module):
         self.norm = stage.layer_norm
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        features = self.patch_norm(_convolved(self.patches, features))
+        features = _normed(_convolved(self.patches, features), self.patch_norm)
         for block in self.blocks:
             features = block(features)
-        return self.norm(features)
+        return _normed(features, self.norm)
 
 
 class _Block(nn.Module):
@@ -77,14 +81,21 @@ class _Block(nn.Module):
         self.reduction_norm = reduction.layer_norm if reduction else nn.Identity()
         self.expand, self.depthwise = ffn.fc1, ffn.dwconv.dwconv
         self.activation, self.contract = ffn.activation_fn, ffn.fc2
+        self.is_gelu = isinstance(ffn.activation_fn, GELUActivation)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        features = features + self._attended(self.norm_before(features))
-        mixed = _convolved(self.depthwise, self.expand(self.norm_after(features)))
-        return features + self.contract(self.activation(mixed))
+        features = features + self._attended(_normed(features, self.norm_before))
+        return features + self.contract(self._mixed(_normed(features, self.norm_after)))
+
+    def _mixed(self, features: torch.Tensor) -> torch.Tensor:
+        if self.is_gelu and one_core.fits(features):
+            expanded = F.linear(features, self.expand.weight)
+            return one_core.depthwise_gelu(expanded, self.expand.bias, self.depthwise)
+        mixed: torch.Tensor = self.activation(_convolved(self.depthwise, self.expand(features)))
+        return mixed
 
     def _attended(self, features: torch.Tensor) -> torch.Tensor:
-        coarse = self.reduction_norm(_convolved(self.reduction, features))
+        coarse = _normed(_convolved(self.reduction, features), self.reduction_norm)
         query, key, value = (
             layer(of).flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer, of in ((self.query, features), (self.key, coarse), (self.value, coarse))
@@ -99,9 +110,21 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     """
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
         return F.scaled_dot_product_attention(query, key, value)
-    scaled, across = query * query.shape[-1] ** -0.5, key.transpose(2, 3)
-    parts = [(part @ across).softmax(-1) @ value for part in scaled.split(_QUERIES, 2)]
-    return torch.cat(parts, 2)
+    scale, across = query.shape[-1] ** -0.5, key.transpose(2, 3)
+    if one_core.fits(query):
+        parts = [
+            one_core.softmax_(part @ across, scale) @ value for part in query.split(_QUERIES, 2)
+        ]
+    else:
+        parts = [(part @ across).softmax(-1) @ value for part in (query * scale).split(_QUERIES, 2)]
+    return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+
+
+def _normed(features: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    if isinstance(norm, nn.LayerNorm) and one_core.fits(features):
+        return one_core.layer_norm(features, norm)
+    normed: torch.Tensor = norm(features)
+    return normed
 
 
 def _convolved(convolution: nn.Module, features: torch.Tensor) -> torch.Tensor:
@@ -130,16 +153,17 @@ class FoldedHead(nn.Module):
         scale = (norm.running_var.double() + norm.eps).rsqrt() * norm.weight.double()
         shift = norm.bias.double() - norm.running_mean.double() * scale
         fuse = head.linear_fuse.weight.detach().double()[:, :, 0, 0]
-        self.projections = nn.ModuleList()
+        projections = []
         for stage, linear in enumerate(head.linear_projections):
             position = stages - 1 - stage  # the stages are concatenated last one first
             mix = scale[:, None] * fuse[:, position * width : (position + 1) * width]
             weight = mix @ linear.proj.weight.detach().double()
             shift = shift + mix @ linear.proj.bias.detach().double()
-            self.projections.append(_linear(weight, None, like=linear.proj.weight))
+            projections.append(_linear(weight, None, like=linear.proj.weight))
         # Upsampling leaves a constant as it is, so one bias serves all stages: the coarsest has
         # the fewest pixels to add it to.
-        self.projections[-1].bias = _frozen(shift, like=norm.bias)
+        projections[-1].bias = _frozen(shift, like=norm.bias)
+        self.finest, self.coarser = projections[0], nn.ModuleList(projections[1:])
         self.classes = head.classifier.out_channels
         spare = -self.classes % _MULTIPLE
         self.classifier = _linear(
@@ -151,10 +175,31 @@ class FoldedHead(nn.Module):
 
     def forward(self, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return logits (B, classes, H, W) from the stages' (B, H_i, W_i, C_i) features."""
-        first, *others = (
-            projection(features)
-            for projection, features in zip(self.projections, pyramid, strict=True)
-        )
+        first, *rest = pyramid
+        others = [layer(features) for layer, features in zip(self.coarser, rest, strict=True)]
+        if one_core.fits(first):
+            scores = self._in_bands(first, others)
+        else:
+            scores = self._at_once(self.finest(first), others)
+        return scores[..., : self.classes].permute(0, 3, 1, 2)
+
+    def _in_bands(self, first: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """A few rows at a time, which stay in a core's cache from projection to classifier."""
+        images, rows, columns, channels = first.shape
+        projection, classifier = self.finest.weight, self.classifier
+        scores = first.new_empty(images, rows, columns, classifier.out_features)
+        band = max(1, _BAND // columns)
+        for image in range(images):
+            upsampling = one_core.Upsampling([stage[image] for stage in others], rows, columns)
+            for start in range(0, rows, band):
+                part = first[image, start : start + band].reshape(-1, channels)
+                mixed = torch.mm(part, projection.T)
+                upsampling.add_relu_(mixed.view(-1, columns, projection.shape[0]), start)
+                out = scores[image, start : start + band].view(-1, classifier.out_features)
+                torch.addmm(classifier.bias, mixed, classifier.weight.T, out=out)
+        return scores
+
+    def _at_once(self, first: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
         images, rows, columns, width = first.shape
         along_columns, along_rows = self._upsampling(first, others)
         stretched = [
@@ -164,8 +209,8 @@ class FoldedHead(nn.Module):
         # In place: the largest tensors there are would cost as much to allocate as to compute.
         mixed = first.reshape(images, rows, columns * width)
         mixed.baddbmm_(along_rows.expand(images, -1, -1), torch.cat(stretched, 1)).relu_()
-        scores = self.classifier(mixed.reshape(images, rows, columns, width))
-        return scores[..., : self.classes].permute(0, 3, 1, 2)
+        scores: torch.Tensor = self.classifier(mixed.reshape(images, rows, columns, width))
+        return scores
 
     def _upsampling(
         self, first: torch.Tensor, others: Sequence[torch.Tensor]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import numba
 import numpy as np
 import torch
-from numba.core import types
-from numba.extending import intrinsic
+
+from job.kernels.numba_floats import array_of, compiled, exp, fma, larger, smaller, widen
 
 
 def upsample_argmax_numba(
@@ -24,7 +22,9 @@ def upsample_argmax_numba(
         finite: its map means nothing.
     """
     images, _, rows, columns = logits.shape
-    scores = logits.detach().float().permute(0, 2, 3, 1).contiguous().numpy()
+    if logits.dtype != torch.bfloat16:
+        logits = logits.float()
+    scores = array_of(logits.permute(0, 2, 3, 1))
     maps: list[np.ndarray] = [np.empty(size, dtype) for size in sizes]
     # The unit of work is a band of coarse rows: a few images fill all threads, too.
     bands = 1 if threads == 1 else min(rows, -(-4 * threads // images))
@@ -63,99 +63,27 @@ def _axis(coarse: int, fine: int) -> tuple[np.ndarray, np.ndarray]:
     return np.searchsorted(cell, np.arange(coarse + 1)), weight
 
 
-def _compile(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile without the interpreter lock, keeping the machine code on disk where possible."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # numba found no directory it may write to
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
-
-    return decorate
-
-
-_instruction: Any = intrinsic
-
-
-@_instruction
-def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c in float32, rounded once, as torch's vectorised kernels compute it."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
-
-
-@_instruction
-def _float_of_bits(typing_context: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), generate
-
-
-@_instruction
-def _larger(typing_context: Any, a: Any, b: Any) -> Any:
-    """The larger of two finite float32; the flags let a loop of these run in vector registers."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        larger = builder.fcmp_ordered(">", *arguments, flags=("nnan", "nsz"))
-        return builder.select(larger, *arguments, flags=("nnan", "nsz"))
-
-    return types.float32(types.float32, types.float32), generate
-
-
-@_instruction
-def _smaller(typing_context: Any, a: Any, b: Any) -> Any:
-    """The smaller of two finite float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        smaller = builder.fcmp_ordered("<", *arguments, flags=("nnan", "nsz"))
-        return builder.select(smaller, *arguments, flags=("nnan", "nsz"))
-
-    return types.float32(types.float32, types.float32), generate
-
-
-@_compile()
-def _exp(x: np.float32) -> np.float32:
-    """e**x in float32 for x <= 0, to 2e-7; written out because it vectorises, unlike libm's."""
-    x = _larger(x, np.float32(-87))
-    n = np.floor(_fma(x, np.float32(1.4426950408889634), np.float32(0.5)))
-    r = _fma(n, np.float32(-0.693359375), x)
-    r = _fma(n, np.float32(2.12194440e-4), r)
-    p = np.float32(1.9875691500e-4)
-    p = _fma(p, r, np.float32(1.3981999507e-3))
-    p = _fma(p, r, np.float32(8.3334519073e-3))
-    p = _fma(p, r, np.float32(4.1665795894e-2))
-    p = _fma(p, r, np.float32(1.6666665459e-1))
-    p = _fma(p, r, np.float32(5.0000001201e-1))
-    p = _fma(p, r * r, r + np.float32(1))
-    return p * _float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
-
-
 # Slices count references with atomic operations, which cost more than these loops and make
 # threads wait for each other: the loops take whole arrays and indices instead.
 
 
-@_compile(fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 def _sum_of_exp(row: np.ndarray, j: int, largest: np.float32) -> np.float32:
     total = np.float32(0)
     for k in range(row.shape[1]):
-        total += _exp(row[j, k] - largest)
+        total += exp(row[j, k] - largest)
     return total
 
 
-@_compile()
+@compiled()
 def _largest(row: np.ndarray, j: int) -> np.float32:
     largest = row[j, 0]
     for k in range(row.shape[1]):
-        largest = _larger(row[j, k], largest)
+        largest = larger(row[j, k], largest)
     return largest
 
 
-@_compile()
+@compiled()
 def _first(row: np.ndarray, j: int, size: int, wanted: np.float32) -> int:
     # Counted from the end: a largest number is found in vector registers, a smallest is not.
     from_end = 0
@@ -165,7 +93,7 @@ def _first(row: np.ndarray, j: int, size: int, wanted: np.float32) -> int:
     return size - from_end
 
 
-@_compile()
+@compiled()
 def _count_from(row: np.ndarray, j: int, bar: np.float32) -> int:
     count = 0
     for k in range(row.shape[1]):
@@ -173,7 +101,7 @@ def _count_from(row: np.ndarray, j: int, bar: np.float32) -> int:
     return count
 
 
-@_compile()
+@compiled()
 def _all_finite(row: np.ndarray) -> bool:
     finite = True
     for j in range(row.shape[0]):
@@ -182,13 +110,13 @@ def _all_finite(row: np.ndarray) -> bool:
     return finite
 
 
-@_compile()
+@compiled()
 def _just_below(score: np.float32) -> np.float32:
     """A score that stays smaller than `score` through the rounding errors of interpolation."""
     return score - abs(score) * np.float32(2**-20) - np.float32(1e-37)
 
 
-@_compile()
+@compiled()
 def _winners(row: np.ndarray, winner: np.ndarray, slot: int) -> tuple[float, bool]:
     """Write the best class of each coarse pixel, -1 where a second one is within rounding.
 
@@ -203,37 +131,37 @@ def _winners(row: np.ndarray, winner: np.ndarray, slot: int) -> tuple[float, boo
     return confidence, _all_finite(row)
 
 
-@_compile()
+@compiled()
 def _load(image: np.ndarray, i: int, row: np.ndarray) -> None:
     """Copy coarse row i of a (h, w, C) image, whichever of its axes is the contiguous one."""
     columns, classes = row.shape
     if image.strides[2] == image.itemsize:
         for j in range(columns):
             for k in range(classes):
-                row[j, k] = image[i, j, k]
+                row[j, k] = widen(image[i, j, k])
         return
     # Two classes at a time: more lines of a power-of-two stride evict each other from the cache.
     paired = classes - classes % 2
     for k in range(0, paired, 2):
         for j in range(columns):
-            row[j, k] = image[i, j, k]
-            row[j, k + 1] = image[i, j, k + 1]
+            row[j, k] = widen(image[i, j, k])
+            row[j, k + 1] = widen(image[i, j, k + 1])
     for k in range(paired, classes):
         for j in range(columns):
-            row[j, k] = image[i, j, k]
+            row[j, k] = widen(image[i, j, k])
 
 
-@_compile()
+@compiled()
 def _bar(top: np.ndarray, bottom: np.ndarray, j: int, right: int) -> np.float32:
     """Return the best smallest corner score: whatever stays below it cannot win in the cell."""
     bar = np.float32(-np.inf)
     for k in range(top.shape[1]):
-        low = _smaller(_smaller(top[j, k], top[right, k]), _smaller(bottom[j, k], bottom[right, k]))
-        bar = _larger(low, bar)
+        low = smaller(smaller(top[j, k], top[right, k]), smaller(bottom[j, k], bottom[right, k]))
+        bar = larger(low, bar)
     return _just_below(bar)
 
 
-@_compile()
+@compiled()
 def _interpolate(
     work: np.ndarray, near: int, into: int, size: int, weight: np.float32
 ) -> np.float32:
@@ -241,13 +169,13 @@ def _interpolate(
     rest = np.float32(1) - weight
     largest = np.float32(-np.inf)
     for m in range(size):
-        score = _fma(rest, work[near, m], weight * work[near + 1, m])
+        score = fma(rest, work[near, m], weight * work[near + 1, m])
         work[into, m] = score
-        largest = _larger(score, largest)
+        largest = larger(score, largest)
     return largest
 
 
-@_compile()
+@compiled()
 def _mixed_cell(
     top: np.ndarray,
     bottom: np.ndarray,
@@ -287,17 +215,17 @@ def _mixed_cell(
                 out[y, x] = rival[_first(work, 6, n, largest)]
             else:
                 rest = np.float32(1) - ly[y]
-                best = _fma(rest, work[4, 0], ly[y] * work[5, 0])
+                best = fma(rest, work[4, 0], ly[y] * work[5, 0])
                 arg = 0
                 for m in range(1, n):
-                    score = _fma(rest, work[4, m], ly[y] * work[5, m])
+                    score = fma(rest, work[4, m], ly[y] * work[5, m])
                     if score > best:
                         best = score
                         arg = m
                 out[y, x] = rival[arg]
 
 
-@_compile()
+@compiled()
 def _cell_row(
     top: np.ndarray,
     bottom: np.ndarray,
@@ -334,7 +262,7 @@ def _cell_row(
             _mixed_cell(top, bottom, j, right, x0, x1, y0, y1, lx, ly, out, rival, work)
 
 
-@_compile()
+@compiled()
 def _band(
     image: np.ndarray,
     start: int,
