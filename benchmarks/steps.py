@@ -109,9 +109,10 @@ def _stock(model: Any, image_processor: Any) -> _Way:
 def _ours(model: Any, image_processor: Any, precision: "Precision") -> _Way:
     import torch
 
-    from job.forward import fast
+    from job.forward import fast, keep_freed_memory
     from job.kernels.upsample_argmax import upsample_argmax
 
+    keep_freed_memory()  # as a predictor does; here the stock way has the good of it, too
     size = ModelSize.of(image_processor)
     normaliser = Normaliser(image_processor, torch.device("cpu"))
     forward = fast(model, precision)

@@ -59,11 +59,13 @@ def open_errors(output: Location, *, only_retryable: bool) -> np.ndarray:
         output: the OUTPUT.
         only_retryable: leave out what would only fail again.
     """
-    failed = [
-        table["id"].to_numpy()[table["retryable"].to_numpy() | (not only_retryable)]
-        for table in tables(output, "errors", ["id", "retryable"])
-    ]
-    if not failed:
+    rows = list(tables(output, "errors", ["id", "retryable"]))
+    if not rows:
         return np.empty(0, np.int64)
+    failed = pa.concat_tables(rows)
+    # Files are named after their runs, which sort by time: of each id the last row counts.
+    ids, last = np.unique(failed["id"].to_numpy()[::-1], return_index=True)
+    if only_retryable:
+        ids = ids[failed["retryable"].to_numpy()[::-1][last]]
     mapped = [table["id"].to_numpy() for table in tables(output, "maps", ["id"])]
-    return np.setdiff1d(np.concatenate(failed), np.concatenate([np.empty(0, np.int64), *mapped]))
+    return np.setdiff1d(ids, np.concatenate([np.empty(0, np.int64), *mapped]))

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from job import config as configuration
 from job.config import JobConfig
-from job.errors import ConfigError, JobError, StoppedError
+from job.errors import ConfigError, JobError, StoppedError, StorageError
 from job.presentable import presentable
 from job.stopping import StopSignal
 
@@ -39,12 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb: Callable[[argparse.Namespace], int] = arguments.verb
         return verb(arguments)
     except JobError as error:
-        kind = "stopped" if isinstance(error, StoppedError) else "error"
-        print(f"{kind}: {presentable(str(error))}", file=sys.stderr)
-        return error.exit_code
+        return _say_how_it_ended(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return StoppedError.exit_code
+    except Exception as error:
+        from job.storage import REFUSALS, explain
+
+        if not isinstance(error, REFUSALS):
+            raise
+        return _say_how_it_ended(StorageError(f"storage: {explain(error)}"))
+
+
+def _say_how_it_ended(error: JobError) -> int:
+    kind = "stopped" if isinstance(error, StoppedError) else "error"
+    print(f"{kind}: {presentable(str(error))}", file=sys.stderr)
+    return error.exit_code
 
 
 def _parser() -> _Parser:

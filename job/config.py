@@ -69,8 +69,8 @@ class JobConfig(BaseModel):
     image_timeout: float = Field(
         300.0,
         gt=0,
-        description="seconds that fetching, decoding or predicting an image may take before it is"
-        " an error",
+        description="seconds that fetching or decoding an image, or predicting a batch, may take;"
+        " what takes longer alone is an error",
     )
     workers: int | None = Field(
         None,
@@ -96,7 +96,7 @@ class JobConfig(BaseModel):
         " (default: 16 to 512, or to 4096 on GPUs)",
     )
     fetch_concurrency: int = Field(
-        32, ge=1, description="images that one task fetches at the same time"
+        32, ge=1, le=64, description="images that one task fetches at the same time, up to 64"
     )
     storage_attempts: int = Field(
         DEFAULT_PATIENCE.attempts,

@@ -5,7 +5,7 @@ import copy
 import ctypes
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -26,13 +26,14 @@ class Forward:
         scores: (B, 3, height, width) float32 pixels to (B, classes, h, w) logits.
         precision: what matrix products are computed in.
         notes: what a person should know of choices that could not be kept.
-        fixed_batch: whether every batch has to have the same number of images.
+        uncompiled: the same, for any number of images; None where it is not compiled, which takes
+            any number, too.
     """
 
     scores: Callable[[torch.Tensor], torch.Tensor]
     precision: Precision
     notes: tuple[str, ...] = ()
-    fixed_batch: bool = False
+    uncompiled: "Forward | None" = None
 
 
 def stock(model: Any) -> Forward:
@@ -68,13 +69,13 @@ def fast(
     else:
         if precision != "float32":
             network = copy.deepcopy(network).to(dtype)
-    scores = network
-    if compiled_for is not None:
-        compiled, note = _compiled(scores, compiled_for, device)
-        if note:
-            notes.append(note)
-        return Forward(compiled, precision, tuple(notes), fixed_batch=not note)
-    return Forward(scores, precision, tuple(notes))
+    plain = Forward(network, precision, tuple(notes))
+    if compiled_for is None:
+        return plain
+    compiled, note = _compiled(network, compiled_for, device)
+    if note:
+        return replace(plain, notes=(*notes, note))
+    return replace(plain, scores=compiled, uncompiled=plain)
 
 
 def keep_freed_memory() -> None:
@@ -112,8 +113,11 @@ def _compiled(
     compiled = torch.compile(scores, dynamic=False)
     pixels = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     try:
+        # What depends on the shape alone is made outside the compiled code, by torch's own
+        # operations: it has those when there may be something to differentiate.
+        with torch.enable_grad():
+            scores(pixels[:1])
         with torch.inference_mode():
-            scores(pixels)  # what depends on the shape alone is made outside the compiled code
             compiled(pixels)
     except Exception as error:  # whatever the compiler's back ends raise, the plain way works
         return scores, f"not compiled: {str(error).strip().splitlines()[0][:200]}"

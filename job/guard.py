@@ -27,6 +27,10 @@ DEATHS = 2
 TASK_RETRIES = 256
 
 
+_LOOK_EVERY = 0.2  # seconds
+_LAST_RESORT = 5.0  # seconds after a timeout that has not been noticed
+
+
 class StoppingError(Exception):
     """The run is coming to an end: begin nothing new."""
 
@@ -198,9 +202,17 @@ class _Watchdog:
 
     def _look(self) -> None:
         while True:
-            time.sleep(0.2)
+            time.sleep(_LOOK_EVERY)
+            now = time.monotonic()
             with self._lock:
-                late = next((w for w in self._watches if w.deadline < time.monotonic()), None)
+                deadlines = [watch.deadline for watch in self._watches]
+                late = next((watch for watch in self._watches if watch.deadline < now), None)
+            if deadlines:
+                # Code that never lets go of the interpreter stops this thread as well; the timer
+                # is none of the interpreter's. It says nothing to the tally: the process crashed.
+                faulthandler.dump_traceback_later(max(deadlines) - now + _LAST_RESORT, exit=True)
+            else:
+                faulthandler.cancel_dump_traceback_later()
             if late is not None:
                 late.guard.give_up(late.ids, late.name)
 

@@ -1,6 +1,7 @@
 """The image loader: rows of a manifest to rows with pixels, or with the reason why not."""
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class ImageLoader(Preprocessor):
         fetch_concurrency: images fetched at the same time by one task.
         pixel_limit: the most pixels an image may have.
         byte_limit: the most bytes its file may have.
-        timeout: seconds that fetching or decoding an image may take.
+        timeout: seconds that decoding an image may take.
+        fetch_timeout: seconds that fetching one may take, retries included; by default the same.
         num_cpus: CPUs that one task asks Ray for.
         stopwatch: where the seconds spent are reported.
         tally: the run's tally, for :class:`job.guard.Guard`.
@@ -48,6 +50,7 @@ class ImageLoader(Preprocessor):
         pixel_limit: int = images.DEFAULT_PIXEL_LIMIT,
         byte_limit: int = 2**29,
         timeout: float = 300.0,
+        fetch_timeout: float | None = None,
         num_cpus: float = 1,
         stopwatch: Stopwatch | None = None,
         tally: Any = None,
@@ -58,7 +61,7 @@ class ImageLoader(Preprocessor):
         self._fetch_concurrency = fetch_concurrency
         self._pixel_limit = pixel_limit
         self._byte_limit = byte_limit
-        self._timeout = timeout
+        self._fetch_timeout = timeout if fetch_timeout is None else fetch_timeout
         self._num_cpus = num_cpus
         self._stopwatch = stopwatch or Stopwatch()
         self._guard = Guard("decode", tally, timeout, stops=True)
@@ -102,19 +105,17 @@ class ImageLoader(Preprocessor):
         # while this one is decoded here.
         pool = ThreadPoolExecutor(self._fetch_concurrency, "fetch")
         try:
-            arriving = [pool.submit(self._fetch, found) for found in objects]
-            return [
-                self._decode(found, self._arrived(data))
-                for found, data in zip(objects, arriving, strict=True)
-            ]
+            arriving = deque(pool.submit(self._fetch, found) for found in objects)
+            # Each is let go of when it is decoded: files may be large.
+            return [self._decode(found, self._arrived(arriving.popleft())) for found in objects]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _arrived(self, arriving: "Future[bytes | ImageError]") -> bytes | ImageError:
         try:
-            return arriving.result(self._timeout)
+            return arriving.result(self._fetch_timeout)
         except TimeoutError:
-            message = f"nothing came within {self._timeout:g} s; see --image-timeout"
+            message = f"nothing came within {self._fetch_timeout:g} s; see --image-timeout"
             return ImageError("timed_out", message, retryable=True)
 
     def _fetch(self, found: "_Object") -> bytes | ImageError:
@@ -135,7 +136,7 @@ class ImageLoader(Preprocessor):
                 return ImageError("missing", "the object is gone since it was listed")
             except PermissionError as error:
                 return ImageError("forbidden", storage.explain(error))
-            except storage.STORAGE_ERRORS as error:
+            except Exception as error:  # filesystems of other clouds have errors of their own
                 return ImageError("fetch_failed", storage.explain(error), retryable=True)
 
     def _decode(self, found: "_Object", data: bytes | ImageError) -> "_Loaded":

@@ -1,5 +1,6 @@
 """Lease: who writes to an OUTPUT now; at most one run at a time, and a dead one gives way."""
 
+import contextlib
 import json
 import os
 import socket
@@ -51,23 +52,23 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         try:
-            holder = _read(self._file)
+            self._take()
         except STORAGE_ERRORS as error:
             raise StorageError(
                 f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
             ) from error
+        self._thread.start()
+        return self
+
+    def _take(self) -> None:
+        holder = _read(self._file)
         if holder is not None and self._is_alive(holder):
             raise OutputConflictError(
                 f"OUTPUT {self._output.uri} is being written by run {holder.get('run_id')} on"
                 f" {holder.get('host')} (process {holder.get('pid')}) since {holder.get('since')}."
                 " Wait for it or stop it"
             )
-        try:
-            self._write()
-        except STORAGE_ERRORS as error:
-            raise StorageError(
-                f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
-            ) from error
+        self._write()
         if holder is not None or not self._output.is_local:
             # Of two that start at once the last to write wins; the other sees it here.
             time.sleep(min(1.0, self._beat_seconds))
@@ -75,14 +76,13 @@ class Lease:
             raise OutputConflictError(
                 f"OUTPUT {self._output.uri} was taken by another run that started just now"
             )
-        self._thread.start()
-        return self
 
     def __exit__(self, *raised: object) -> None:
         self._stop.set()
         self._thread.join()
-        if is_held(self._output, self._record["run_id"]):
-            self._file.delete()
+        with contextlib.suppress(*STORAGE_ERRORS):  # else it is taken over, as from a dead holder
+            if is_held(self._output, self._record["run_id"]):
+                self._file.delete()
 
     def _renew(self) -> None:
         while not self._stop.wait(self._beat_seconds):

@@ -141,7 +141,7 @@ def _listed(
 ) -> tuple[pa.Table, int]:
     """The images under a source as (uri, size, etag), and how many other objects there are."""
     chosen_by_name = any(mark in source for mark in "*?[")
-    place = locate(source, options)
+    place = locate(source, options, patience)
     columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
     others = 0
     for found in list_objects(source, options, patience):

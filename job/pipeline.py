@@ -184,7 +184,7 @@ class _Work:
             reference=self.config.reference,
             images_at_once=self.allotment.images_at_once,
             stopwatch=self.stopwatch,
-            guard=Guard("predict", self.tally, self.config.image_timeout, asks=16),
+            guard=Guard("predict", self.tally, self.config.image_timeout, asks=self._in_flight()),
         )
         return predictor.predict(
             rows,
@@ -197,6 +197,10 @@ class _Work:
             num_gpus_per_worker=self.allotment.gpus_per_worker,
             separate_gpu_stage=True,
         )
+
+    def _in_flight(self) -> int:
+        """More batches than wait for an actor whose process dies: what the next one begins with."""
+        return 16 + 8 * -(-self.allotment.images_per_task // self.allotment.batch_size)
 
     def _compiled(self) -> bool:
         if self.config.compile == "auto":
@@ -211,6 +215,7 @@ class _Work:
             pixel_limit=self.config.pixel_limit,
             byte_limit=self.config.byte_limit,
             timeout=self.config.image_timeout,
+            fetch_timeout=max(self.config.image_timeout, self.config.patience.longest),
             num_cpus=self.allotment.load_cpus,
             stopwatch=self.stopwatch,
             tally=self.tally,

@@ -56,7 +56,10 @@ class Tally:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._committed: dict[int, tuple[int, dict[str, int]]] = {}
-        self._times: list[tuple[float, int]] = []
+        self._maps = 0
+        self._errors: Counter[str] = Counter()
+        self._first: tuple[float, int] | None = None
+        self._last = 0.0
         self._seconds: Counter[str] = Counter()
         self._images: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
@@ -97,8 +100,15 @@ class Tally:
 
     def commit(self, task: int, maps: int, errors: dict[str, int]) -> None:
         """Count a write task; one that was retried counts once."""
+        elapsed = time.monotonic() - self._started
+        if self._first is None:
+            self._first = elapsed, maps + sum(errors.values())
         if task not in self._committed:
-            self._times.append((time.monotonic() - self._started, maps + sum(errors.values())))
+            self._last = elapsed
+        earlier_maps, earlier_errors = self._committed.get(task, (0, {}))
+        self._maps += maps - earlier_maps
+        self._errors.update(errors)
+        self._errors.subtract(earlier_errors)
         self._committed[task] = (maps, errors)
 
     def snapshot(self) -> Snapshot:
@@ -106,15 +116,11 @@ class Tally:
         total = Snapshot(seconds=self._seconds, images=self._images, notes=list(self._notes))
         total.spans = {stage: last - first for stage, (first, last) in self._spans.items()}
         total.retries = self._retries
-        for maps, errors in self._committed.values():
-            total.maps += maps
-            total.errors.update(errors)
-        if self._times:
-            total.first_map = self._times[0][0]
-        if len(self._times) > 1:
-            last = self._times[-1][0]
-            later = sum(images for _, images in self._times[1:])
-            total.steady = later / max(last - total.first_map, 1e-9)
+        total.maps, total.errors = self._maps, +self._errors
+        if self._first is not None:
+            total.first_map, at_first = self._first
+            if len(self._committed) > 1:
+                total.steady = (total.done - at_first) / max(self._last - total.first_map, 1e-9)
         return total
 
 

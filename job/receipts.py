@@ -1,10 +1,11 @@
 """Receipts: what each run on an OUTPUT was, written when it starts and again when it ends."""
 
+import contextlib
 import json
 import secrets
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -18,7 +19,7 @@ from job.model import ModelCard
 from job.presentable import presentable
 from job.progress import Snapshot
 from job.resources import Allotment, Cluster
-from job.storage import Location, take_retries
+from job.storage import STORAGE_ERRORS, Location, take_retries
 
 if TYPE_CHECKING:
     from job.forward import Precision
@@ -101,7 +102,7 @@ class Receipt:
         """The same receipt as it stands at the end."""
         return replace(self, status=status, ended=_now(), **changes)
 
-    @contextmanager
+    @contextlib.contextmanager
     def kept_in(self, output: Location, measures: "Measures") -> Iterator["_Keeping"]:
         """Keep the receipt in storage from now on: as running, and however it ends."""
         keeping = _Keeping(self, output, measures)
@@ -173,15 +174,24 @@ class _Keeping:
         self._output = output
         self._measures = measures
         self._started = time.monotonic()
+        self._writing = threading.Lock()
+        self._is_over = False
 
     def stopping(self) -> None:
         """Begin nothing new. Written down at once: whoever stops a run may soon kill it."""
         self._measures.tally.stop.remote()
         self._measures.tally.note.remote("told to stop: finishing what is in flight")
-        self.end("stopped", "told to stop")
+        with self._writing, contextlib.suppress(*STORAGE_ERRORS):
+            if not self._is_over:
+                self._write("stopped", "told to stop")
 
     def end(self, status: Status, message: str = "") -> None:
         """Write down what the run has done, and how it ended."""
+        self._is_over = True
+        with self._writing:
+            self._write(status, message)
+
+    def _write(self, status: Status, message: str) -> None:
         seconds = round(time.monotonic() - self._started, 3)
         changes = self._measures.take()
         if message:
@@ -233,9 +243,12 @@ def new_run_id() -> str:
 
 def read_all(output: Location) -> list[dict[str, Any]]:
     """Every receipt under an OUTPUT, oldest first."""
+    return [_read_one(file) for file in _files(output)]
+
+
+def _files(output: Location) -> list[Location]:
     place = output / "runs"
-    names = [name for name in place.names() if name.endswith(".json")]
-    return [_read_one(place / name) for name in names]
+    return [place / name for name in place.names() if name.endswith(".json")]
 
 
 def _read_one(file: Location) -> dict[str, Any]:
@@ -263,7 +276,9 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
     Raises:
         OutputConflictError: naming what differs from the runs before, and the way out.
     """
-    for earlier in read_all(output)[:1]:
+    if not (output / "checkpoint").names():
+        return settings  # earlier runs have left nothing to mix with
+    for earlier in map(_read_one, _files(output)[:1]):
         before = earlier["settings"]
         settings = {
             name: before.get(name) if value == "auto" else value for name, value in settings.items()

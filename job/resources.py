@@ -1,7 +1,6 @@
 """Resources: how many workers of what size, from what the cluster has and what the user says."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
@@ -37,13 +36,11 @@ class Cluster:
     def now(cls) -> "Cluster":
         """Ask Ray. The driver's own machine is never asked: it may be a head without a GPU."""
         resources = ray.cluster_resources()
-        limits: dict[str, Any] = {}
-        if not resources.get("GPU") or not resources.get("CPU"):
-            # An autoscaling cluster shows only what is up; its limits tell what can come.
-            limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+        # An autoscaling cluster shows only what is up; its limits tell what can come.
+        limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
         return cls(
-            cpus=float(resources.get("CPU") or limits.get("CPU") or 0),
-            gpus=float(resources.get("GPU") or limits.get("GPU") or 0),
+            cpus=float(max(resources.get("CPU", 0), limits.get("CPU", 0))),
+            gpus=float(max(resources.get("GPU", 0), limits.get("GPU", 0))),
             nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
         )
 

@@ -77,6 +77,12 @@ class Patience:
     attempts: int = 8
     timeout: float = 60.0
 
+    @property
+    def longest(self) -> float:
+        """Seconds after which a request has surely been given up."""
+        waits = sum(min(2.0**number, _LONGEST_WAIT) for number in range(self.attempts - 1))
+        return self.attempts * self.timeout + waits
+
 
 DEFAULT_PATIENCE = Patience()
 

@@ -174,9 +174,12 @@ class SemanticSegmentationPredictor(Predictor):
                 raise
             if len(pixels) == 1:
                 if memory:
-                    return [ImageError("out_of_memory", "the image does not fit into memory")]
+                    message = "the image does not fit into memory"
+                    return [ImageError("out_of_memory", message, retryable=True)]
                 return [ImageError("not_predictable", f"the model refuses it ({error})")]
         self._release_memory()
+        # Compiled code takes full batches only.
+        self._forward = self._forward.uncompiled or self._forward
         half = len(pixels) // 2
         self._stopwatch.note(f"a batch of {len(pixels)} images did not fit or failed: halved")
         return self._predict_or_fail(pixels[:half], sizes[:half]) + self._predict_or_fail(
@@ -214,7 +217,7 @@ class SemanticSegmentationPredictor(Predictor):
             values = self._normaliser(images)
         with self._stopwatch.stage("forward", len(images)):
             missing = self._images_at_once - len(images)
-            if missing and self._forward.fixed_batch:
+            if missing and self._forward.uncompiled:
                 values = torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
             logits = self._forward.scores(values)[: len(images)]
             if self.device.type == "cuda":

@@ -28,7 +28,7 @@ from job import artifacts, schema
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.lease import is_held
 from job.stopwatch import Stopwatch
-from job.storage import PARTIAL, STORAGE_ERRORS, Location, explain
+from job.storage import PARTIAL, REFUSALS, Location, explain
 
 _PENDING = ".pending.parquet"
 _COMMITTED = ".parquet"
@@ -80,10 +80,12 @@ class MapSink(_FileDatasink):
         maps = rows.filter(good).drop_columns(["error"]).cast(schema.MAPS)
         errors = _error_rows(rows.filter(pa.compute.invert(good)), self._run_id)
         with stopwatch.stage("write", len(rows)):
-            if len(maps):
-                (self._output / "maps" / name).write_bytes(_parquet(maps))
-            if len(errors):
-                (self._output / "errors" / name).write_bytes(_parquet(errors))
+            for folder, part in (("maps", maps), ("errors", errors)):
+                file = self._output / folder / name
+                if len(part):
+                    file.write_bytes(_parquet(part))
+                else:
+                    file.delete()  # an earlier attempt at this task may have had one
         try:
             self._check_lease()
         except OutputConflictError:
@@ -228,11 +230,7 @@ def committing(output: Location) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        refused = [
-            behind
-            for behind in causes(error)
-            if isinstance(behind, STORAGE_ERRORS) and not isinstance(behind, ValueError)
-        ]
+        refused = [behind for behind in causes(error) if isinstance(behind, REFUSALS)]
         if not refused or any(isinstance(e, JobError) for e in causes(error)):
             raise
         raise StorageError(

@@ -50,7 +50,8 @@ class StopSignal:
             while not self._asked.wait(0.2):
                 if done.is_set():
                     return
-            begin_nothing_new()
+            # In a thread of its own: it writes to storage, which may take longer than the grace.
+            threading.Thread(target=begin_nothing_new, daemon=True, name="stop").start()
             if not done.wait(grace):
                 os.kill(os.getpid(), signal.SIGTERM)  # the second one ends the main thread's work
 

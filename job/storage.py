@@ -31,15 +31,16 @@ PARTIAL = ".partial"
 
 # What filesystems raise when storage refuses, fails or does not answer. Those of the S3 client
 # are no OSErrors.
-STORAGE_ERRORS = (
+REFUSALS = (
     OSError,
-    ValueError,
     BotoCoreError,
     ClientError,
     ResponseParserError,
     aiohttp.ClientError,
     asyncio.TimeoutError,
 )
+# And what they raise for names that they cannot take.
+STORAGE_ERRORS = (*REFUSALS, ValueError)
 
 # Ray Data adds to a worker's error how Ray may be told to try again; in an OSError that has a
 # message already, as the name of a file.

@@ -41,7 +41,7 @@ def test_every_precision_gives_almost_the_same_classes(
     assert scores.dtype == getattr(torch, precision)
     assert agreement(scores, expected) >= share
     assert forward.notes == ()
-    assert not forward.fixed_batch
+    assert forward.uncompiled is None
 
 
 @torch.inference_mode()
@@ -72,7 +72,7 @@ def test_a_model_that_does_not_fold_runs_as_it_is_and_says_so(
 def test_compiled_code_gives_the_same_classes(model: torch.nn.Module, pixels: torch.Tensor) -> None:
     forward = fast(model, compiled_for=SHAPE)
     assert forward.notes == ()
-    assert forward.fixed_batch, "other shapes would be compiled anew"
+    assert forward.uncompiled is not None, "for what is no full batch"
     assert agreement(forward.scores(pixels), stock(model).scores(pixels)) >= 0.999
 
 
@@ -83,5 +83,5 @@ def test_without_a_compiler_it_runs_uncompiled_and_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     forward = fast(model, compiled_for=SHAPE)
     assert forward.notes == ("not compiled: there is no C++ compiler on this worker",)
-    assert not forward.fixed_batch
+    assert forward.uncompiled is None
     assert agreement(forward.scores(pixels), stock(model).scores(pixels)) >= 0.999

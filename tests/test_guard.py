@@ -1,6 +1,8 @@
 """Guard: what kills or holds up a process is found, costs a row, and is not tried for ever."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 
@@ -88,10 +90,25 @@ def test_nothing_new_begins_in_a_run_that_is_coming_to_an_end() -> None:
     assert Guard("predict", tally).over([1], lambda some: list(some)) == [0]
 
 
-def test_an_actor_waits_for_the_tally_only_at_first() -> None:
+def test_an_actor_asks_as_long_as_it_may_meet_what_another_has_died_on() -> None:
     tally = start_tally()
-    guard = Guard("predict", tally, asks=1)
-    assert guard.over([1], lambda some: ["map"]) == ["map"]
-    ray.get(tally.begin.remote("predict", [2]))
-    # A process that has got this far has died on nothing: it need not ask.
-    assert guard.over([2], lambda some: [f"{len(some)} at once"]) == ["1 at once"]
+    guard = Guard("predict", tally, asks=2)
+    ids = [1, 2]
+    ray.get(tally.begin.remote("predict", ids))
+    assert guard.over([7], lambda some: ["map"]) == ["map"]
+    assert guard.over(ids, lambda some: [len(some)] * len(some)) == [1, 1], "one at a time"
+    ray.get(tally.begin.remote("predict", ids))
+    assert guard.over(ids, lambda some: [len(some)] * len(some)) == [2, 2], "no longer asked"
+
+
+def test_code_that_never_lets_go_of_the_interpreter_is_ended_as_well() -> None:
+    script = (
+        "import ctypes, time; from job import guard; guard._LAST_RESORT = 1;"
+        "watch = guard._Watch(time.monotonic() + 0.5, guard.Guard('decode'), [1], 'an image');"
+        "guard._watchdog.add(watch); time.sleep(0.4); ctypes.PyDLL(None).sleep(60)"
+    )
+    started = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert time.monotonic() - started < 30
+    assert ended.returncode != 0
+    assert "Timeout" in ended.stderr

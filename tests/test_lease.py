@@ -81,6 +81,21 @@ def test_the_lease_is_given_back_when_the_run_fails(output: Location) -> None:
     assert output.names() == []
 
 
+def test_storage_that_fails_at_the_end_hides_no_other_error(
+    output: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(place: Location) -> bytes:
+        raise PermissionError(place.path)
+
+    def run() -> None:
+        with Lease(output, "run-1"):
+            monkeypatch.setattr(Location, "read_bytes", refuse)
+            raise StorageError("the reason")
+
+    with pytest.raises(StorageError, match="the reason"):
+        run()
+
+
 def test_a_second_holder_is_refused_and_told_who_and_since_when(output: Location) -> None:
     with Lease(output, "first"):
         since = record(output)["since"]

@@ -149,8 +149,19 @@ def test_no_receipts_is_an_output_for_any_model(output: Location) -> None:
     check_same_maps(output, ORIGIN, SETTINGS)
 
 
+def leave_a_commit(output: Location) -> None:
+    """As a run does that has made a map."""
+    (output / "checkpoint" / "run-1-000000.parquet").write_bytes(b"")
+
+
+def test_a_run_that_has_made_nothing_binds_nobody(output: Location) -> None:
+    started().write(output)
+    check_same_maps(output, Origin("b/model", None, "2"), {**SETTINGS, "precision": "bfloat16"})
+
+
 def test_the_same_model_and_settings_go_on(output: Location) -> None:
     started().write(output)
+    leave_a_commit(output)
     check_same_maps(output, ORIGIN, SETTINGS)
     moved = Origin("s3://elsewhere/model", None, ORIGIN.digest)
     check_same_maps(output, moved, SETTINGS)
@@ -183,6 +194,7 @@ def test_what_would_make_other_maps_is_named_with_the_way_out(
     output: Location, origin: Origin, settings: dict[str, Any], says: str
 ) -> None:
     started().write(output)
+    leave_a_commit(output)
     with pytest.raises(OutputConflictError, match=f"{says}.*another OUTPUT"):
         check_same_maps(output, origin, settings)
 
@@ -191,6 +203,7 @@ def test_auto_is_what_the_first_run_has_settled(output: Location) -> None:
     auto = {**SETTINGS, "precision": "auto"}
     assert check_same_maps(output, ORIGIN, auto) == auto
     started(settings={**SETTINGS, "precision": "bfloat16"}).write(output)
+    leave_a_commit(output)
     assert check_same_maps(output, ORIGIN, auto)["precision"] == "bfloat16"
     assert auto["precision"] == "auto", "the caller's settings are left as they are"
     with pytest.raises(OutputConflictError, match="'bfloat16' and is now 'float32'"):

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
-from job.forward import Forward
+from job.forward import Forward, stock
 from job.image_loader import ImageLoader
 from job.listing import list_objects
 from job.model import ModelCard, ModelSize, load_image_processor, load_model
@@ -350,6 +351,25 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     found = predictor.predict(batch(images))
     check_equal(found, sequential(images, *loaded))
     assert tried[1:] == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_compiled_code_gives_way_when_a_full_batch_does_not_fit(loaded: tuple[Any, Any]) -> None:
+    model, image_processor = loaded
+    plain, tried = stock(model), []
+
+    def compiled(pixels: torch.Tensor) -> torch.Tensor:
+        tried.append(len(pixels))
+        if len(tried) > 1:  # the first is the predictor trying itself out
+            raise torch.OutOfMemoryError("out of memory")
+        return plain.scores(pixels)
+
+    forward = replace(plain, scores=compiled, uncompiled=plain)
+    images = pictures(SIZES[:6])
+    predictor = SemanticSegmentationPredictor(
+        model, image_processor, forward=forward, images_at_once=4
+    )
+    check_equal(predictor.predict(batch(images)), sequential(images, *loaded))
+    assert tried == [4, 4], "padded to full batches, and not tried again"
 
 
 def test_one_image_that_does_not_fit_fails_alone(loaded: tuple[Any, Any]) -> None:

@@ -285,6 +285,20 @@ def test_a_retried_task_overwrites_what_it_wrote_before(output: Location) -> Non
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_retry_that_goes_better_leaves_no_error_of_the_first_attempt(output: Location) -> None:
+    (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
+    tally = Tally.remote()
+    sink = MapSink(output, "run-1", 4, tally)
+    table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
+    good = table.filter(pa.compute.equal(table["error"], ""))
+    sink.write([table], Block())
+    sink.write([good], Block())
+    assert tree(output) == {"lock.json", "maps/run-1-000007.parquet"}
+    total = ray.get(tally.snapshot.remote())
+    assert (total.maps, total.errors.total()) == (len(good), 0)
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_a_task_without_rows_writes_no_file(output: Location) -> None:
     sink = MapSink(output, "run-1", 4, None)
     sink.write([encoded({"id": np.arange(0), "uri": np.empty(0, object)})], Block())

@@ -56,6 +56,18 @@ def test_work_that_takes_too_long_is_left(stop: StopSignal) -> None:
         work()
 
 
+def test_the_grace_begins_with_the_signal_however_slow_storage_is(stop: StopSignal) -> None:
+    def work() -> None:
+        with stop.finishing(lambda: time.sleep(30), grace=0.3):
+            terminate()
+            time.sleep(30)
+
+    started = time.monotonic()
+    with pytest.raises(StoppedError, match="what is committed stays"):
+        work()
+    assert time.monotonic() - started < 15
+
+
 def test_a_second_signal_does_not_wait(stop: StopSignal) -> None:
     def work() -> None:
         with stop.finishing(lambda: None, grace=60):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from job import pipeline, verification
+from job import artifacts, cli, pipeline, schema, verification
 from job.config import JobConfig
 from job.errors import StorageError
 from job.storage import Location, locate
@@ -91,6 +91,29 @@ def test_deep_finds_maps_that_do_not_decode_or_have_another_size(output: Locatio
 def test_output_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="has no manifest"):
         verification.verify(locate(str(tmp_path)))
+
+
+def test_last_attempt_at_an_image_is_what_counts(output: Location) -> None:
+    (failed,) = pq.read_table(some_file(output, "errors")).to_pylist()
+    for run_id, retryable in (("a", True), ("b", False)):
+        row = {**failed, "id": 3, "retryable": retryable}
+        table = pa.Table.from_pylist([row], schema=schema.ERRORS)
+        pq.write_table(table, Path(output.path, "errors", f"{run_id}-000000.parquet"))
+    for file in Path(output.path, "maps").iterdir():
+        file.unlink()
+    assert artifacts.open_errors(output, only_retryable=True).tolist() == []
+    assert artifacts.open_errors(output, only_retryable=False).tolist() == [3, failed["id"]]
+
+
+@pytest.mark.parametrize("verb", ["verify", "plan"])
+def test_output_that_is_a_file_ends_in_a_sentence(
+    verb: str, finished: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "file"
+    output.write_bytes(b"")
+    words = [verb, str(finished / "in"), str(output), "--model", str(model_dir)]
+    assert cli.main(words if verb == "plan" else [verb, str(output)]) == 3
+    assert capsys.readouterr().err.startswith("error: storage: a file is in the way")
 
 
 def test_retried_image_that_succeeds_leaves_no_open_error(finished: Path, model_dir: Path) -> None:

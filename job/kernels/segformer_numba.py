@@ -37,7 +37,7 @@ def layer_norm(features: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
 
 def softmax_(scores: torch.Tensor, scale: float) -> torch.Tensor:
     """The same as ``(scores * scale).softmax(-1)``, in the same memory; ``scale`` is positive."""
-    _softmax(array_of(scores).reshape(-1, scores.shape[-1]), np.float32(scale))
+    _softmax(array_of(scores.view(-1, scores.shape[-1])), np.float32(scale))
     return scores
 
 
