@@ -30,11 +30,14 @@ def read(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, or some columns of it.
 
     Raises:
-        StorageError: a column is of a foreign type. Ray registers one whose values are pickles,
-            which whoever takes them out of the table would run.
+        StorageError: it is damaged, or a column is of a foreign type. Ray registers one whose
+            values are pickles, which whoever takes them out of the table would run.
     """
     with file.arrow.open_input_file(file.path) as source:
-        table = pq.read_table(source, columns=list(columns) if columns else None)
+        try:
+            table = pq.read_table(source, columns=list(columns) if columns else None)
+        except pa.ArrowException as error:
+            raise StorageError(f"{file.uri} is damaged, or no Parquet file") from error
     for field in table.schema:
         if not _is_plain(field.type):
             raise StorageError(

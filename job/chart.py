@@ -23,7 +23,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     ]
     axes.bar_label(bars, labels, padding=4)
     axes.invert_yaxis()
-    axes.margins(x=0.18)
+    axes.margins(x=0.26)
     axes.set_xlabel(f"images/s, steady state, over {comparison.images} images")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

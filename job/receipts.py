@@ -276,9 +276,12 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
     Raises:
         OutputConflictError: naming what differs from the runs before, and the way out.
     """
-    if not (output / "checkpoint").names():
+    commits = (output / "checkpoint").names()
+    if not commits:
         return settings  # earlier runs have left nothing to mix with
-    for earlier in map(_read_one, _files(output)[:1]):
+    run_id = min(commits).rpartition("-")[0]
+    made = [file for file in _files(output) if file.path.endswith(f"/{run_id}.json")]
+    for earlier in map(_read_one, made or _files(output)[:1]):
         before = earlier["settings"]
         settings = {
             name: before.get(name) if value == "auto" else value for name, value in settings.items()

@@ -23,6 +23,7 @@ class Verdict:
         open_errors: images that have none, and an error row instead.
         not_done: images that have neither.
         problems: what must not be, by kind: the first few offenders of each, and how many.
+        unreadable: files that cannot be read.
     """
 
     images: int = 0
@@ -30,6 +31,7 @@ class Verdict:
     open_errors: int = 0
     not_done: int = 0
     problems: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
 
     @property
     def is_complete(self) -> bool:
@@ -83,17 +85,24 @@ def _readable(
 ) -> Iterator[tuple[str, pa.Table]]:
     """The files of a folder that can be read; the others become problems."""
     for name in (output / folder).names():
+        file = output / folder / name
+        if file.uri in verdict.unreadable:
+            continue
         try:
-            yield name, artifacts.read(output / folder / name, columns)
-        except StorageError as error:
-            verdict.blame("files that cannot be read", [str(error)])
-        except (OSError, pa.ArrowException) as error:
-            verdict.blame("files that cannot be read", [f"{folder}/{name}: {explain(error)}"])
+            yield name, artifacts.read(file, columns)
+        except (StorageError, OSError) as error:
+            reason = str(error) if isinstance(error, StorageError) else explain(error)
+            verdict.blame("files that cannot be read", [reason])
+            verdict.unreadable.add(file.uri)
 
 
 def _check_commits(output: Location, written: np.ndarray, verdict: Verdict) -> None:
     commits = Commits(output)
-    done = commits.done()
+    try:
+        done = commits.done()
+    except StorageError as error:
+        verdict.blame("files that cannot be read", [str(error)])
+        return
     verdict.blame("committed images without a row", _named(np.setdiff1d(done, written)))
     verdict.blame("rows that were never committed", _named(np.setdiff1d(written, done)))
     verdict.blame("writes that were not finished", commits.pending())

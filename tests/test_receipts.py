@@ -155,8 +155,15 @@ def leave_a_commit(output: Location) -> None:
 
 
 def test_a_run_that_has_made_nothing_binds_nobody(output: Location) -> None:
+    started(run_id="run-0", model={"name": "b/model", "revision": None, "digest": "2"}).write(
+        output
+    )
+    check_same_maps(output, ORIGIN, SETTINGS)
     started().write(output)
-    check_same_maps(output, Origin("b/model", None, "2"), {**SETTINGS, "precision": "bfloat16"})
+    leave_a_commit(output)
+    check_same_maps(output, ORIGIN, SETTINGS)
+    with pytest.raises(OutputConflictError, match="the model was a/model"):
+        check_same_maps(output, Origin("b/model", None, "2"), SETTINGS)
 
 
 def test_the_same_model_and_settings_go_on(output: Location) -> None:

@@ -70,10 +70,12 @@ def test_lost_commit_record_leaves_rows_that_were_never_committed(output: Locati
     assert "rows that were never committed" in verification.verify(output).problems
 
 
-def test_unreadable_file_is_named(output: Location) -> None:
-    some_file(output, "maps").write_bytes(b"no parquet")
-    _, (first, *_) = verification.verify(output).problems["files that cannot be read"]
-    assert first.startswith(f"maps/{some_file(output, 'maps').name}")
+@pytest.mark.parametrize("folder", ["maps", "checkpoint"])
+def test_unreadable_file_is_named_once(output: Location, folder: str) -> None:
+    file = some_file(output, folder)
+    file.write_bytes(file.read_bytes()[:100])
+    count, named = verification.verify(output, deep=True).problems["files that cannot be read"]
+    assert (count, named) == (1, [f"{file} is damaged, or no Parquet file"])
 
 
 def test_deep_finds_maps_that_do_not_decode_or_have_another_size(output: Location) -> None:
