@@ -73,7 +73,8 @@ class Agreement:
 
 @torch.inference_mode()
 def measure(source: str, model_name: str) -> dict[str, dict[str, Any]]:
-    """The agreement of every precision over the images of a folder."""
+    """The agreement of every precision over the images of a folder, on one thread, as in a run."""
+    torch.set_num_threads(1)
     model, image_processor = load_model(Checkpoint.from_model(model_name))
     model.eval()
     size = ModelSize.of(image_processor)

@@ -30,7 +30,7 @@ class JobConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     input: str = Field(
-        min_length=1, description="folder, prefix, glob or image: a local path, s3://, gs://, …"
+        min_length=1, description="folder, prefix, glob or image: a local path, s3://, …"
     )
     output: str = Field(min_length=1, description="folder or prefix for the results, likewise")
     model: str = Field(

@@ -114,6 +114,8 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         if not len(remaining):
             return receipt.ending("finished")
         say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
+        if images.other_files:
+            say(f"{images.other_files:,} objects without an image's name are left out")
         with cluster_session():
             cluster = Cluster.now()
             allotment = allot(config, cluster, len(remaining))
