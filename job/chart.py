@@ -18,7 +18,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(names) + 1.2))
     bars = axes.barh(names, rates, color=["#d9480f" if own else "#adb5bd" for own in ours])
     labels = [
-        f"{timing.steady:.1f}  ({comparison.speedup(timing, BASELINE):.1f}×)"
+        f"{timing.steady:.1f}  ({comparison.speedup(timing.name, BASELINE):.1f}×)"
         for timing in comparison.timings
     ]
     axes.bar_label(bars, labels, padding=4)

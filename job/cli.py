@@ -122,7 +122,11 @@ def _add_compare(verbs: Any) -> None:
         "--images", type=int, default=70, metavar="N", help="images to run over (default: 70)"
     )
     compare.add_argument(
-        "--rounds", type=int, default=1, metavar="N", help="runs of each, the median counts"
+        "--rounds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="times to run all of them, the medians count (default: 1)",
     )
     compare.add_argument(
         "--output",

@@ -3,11 +3,12 @@
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import ray
 
 from job import artifacts, pipeline
 from job.architectures import (
+    Maps,
     map_batches,
     notebook_batch_predictor,
     prediction_alone,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 # Float32 ways may differ from sequential inference in no more pixels than this.
 PARITY = 1e-5
+BASELINE = "BatchPredictor, as in the notebook"
+CAREFUL = "map_batches, stock processor"
 PRECISIONS: tuple["Precision", ...] = ("float32", "bfloat16")
 
 
@@ -63,32 +67,44 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All architectures over the same images.
+    """All architectures over the same images, in rounds: one after another, and all over again.
 
     Attributes:
         images: how many, repeats counted.
         model: name of the model.
-        timings: in the order they ran.
+        rounds: every round's timings, in the order they ran.
         environment: versions and hardware.
     """
 
     images: int
     model: str
-    timings: list[Timing]
+    rounds: list[list[Timing]]
     environment: dict[str, Any] = field(default_factory=dict)
 
-    def speedup(self, timing: Timing, against: str) -> float:
-        """Steady state of one architecture over that of another."""
-        other = next(other for other in self.timings if other.name == against)
-        return timing.steady / other.steady
+    @property
+    def timings(self) -> list[Timing]:
+        """Each architecture's median by steady state."""
+        return [
+            sorted(timings, key=lambda timing: timing.steady)[len(timings) // 2]
+            for timings in zip(*self.rounds, strict=True)
+        ]
+
+    def speedup(self, name: str, against: str) -> float:
+        """Steady state of one architecture over another's in the same round, the median of them.
+
+        A machine that is slow for a while is so for both.
+        """
+        return median(_steady(name, ran) / _steady(against, ran) for ran in self.rounds)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        speedups = {timing.name: self.speedup(timing.name, BASELINE) for timing in self.timings}
+        medians = [asdict(timing) for timing in self.timings]
+        return {**asdict(self), "timings": medians, "speedups": speedups}
 
 
-BASELINE = "BatchPredictor, as in the notebook"
-CAREFUL = "map_batches, stock processor"
+def _steady(name: str, timings: Sequence[Timing]) -> float:
+    return next(timing.steady for timing in timings if timing.name == name)
 
 
 def compare(
@@ -107,7 +123,7 @@ def compare(
         model: as ``--model`` takes it.
         images: images to run over; those of the source again and again.
         options: what fsspec needs for the source.
-        rounds: times to run each; the median by steady state counts.
+        rounds: times to run all of them, one after another.
         say: is told what runs now.
 
     Raises:
@@ -119,33 +135,48 @@ def compare(
     work = [files[number % len(files)] for number in range(images)]
     checkpoint = Checkpoint.from_model(model, storage_options=options)
     reference = [maps for _, maps in sequential(files, checkpoint)]
-    timings = []
+    done: list[list[Timing]] = []
     with cluster_session():
-        ways: dict[str, Callable[[], Iterable[tuple[int, np.ndarray]]]] = {
-            "sequential": lambda: sequential(work, checkpoint),
-            "Ray tasks": lambda: ray_tasks(work, checkpoint),
-            "Ray actors": lambda: ray_actors(work, checkpoint),
-            BASELINE: lambda: notebook_batch_predictor(work, checkpoint),
-            CAREFUL: lambda: map_batches(work, checkpoint),
-        }
-        for name, way in ways.items():
-            say(f"{name} …")
-            timings.append(_median([timed(name, way, reference, images) for _ in range(rounds)]))
-        for precision in PRECISIONS:
-            name = f"this job, {precision}"
-            say(f"{name} …")
-            runs = [_job(name, work, model, precision, reference, options) for _ in range(rounds)]
-            timings.append(_median(runs))
-            name = f"its predictors alone, {precision}"
-            say(f"{name} …")
-            way = partial(prediction_alone, work, checkpoint, precision, _workers(images))
-            timings.append(_median([timed(name, way, reference, images) for _ in range(rounds)]))
-    return Comparison(images, model, timings, _environment())
+        ways = _ways(work, model, checkpoint, reference, options)
+        for turn in range(rounds):
+            done.append([])
+            for name, way in ways.items():
+                say(f"round {turn + 1} of {rounds}: {name} …")
+                done[-1].append(way())
+        return Comparison(images, model, done, _environment())
+
+
+def _ways(
+    work: Sequence[bytes],
+    model: str,
+    checkpoint: Checkpoint,
+    reference: Sequence[np.ndarray],
+    options: StorageOptions | None,
+) -> dict[str, Callable[[], Timing]]:
+    """What to run and time, by name, in this order."""
+    architectures: dict[str, Callable[[], Maps]] = {
+        "sequential": lambda: sequential(work, checkpoint),
+        "Ray tasks": lambda: ray_tasks(work, checkpoint),
+        "Ray actors": lambda: ray_actors(work, checkpoint),
+        BASELINE: lambda: notebook_batch_predictor(work, checkpoint),
+        CAREFUL: lambda: map_batches(work, checkpoint),
+    }
+    ways: dict[str, Callable[[], Timing]] = {
+        name: partial(timed, name, way, reference, len(work)) for name, way in architectures.items()
+    }
+    workers = _workers(len(work))
+    for precision in PRECISIONS:
+        name = f"this job, {precision}"
+        ways[name] = partial(_job, name, work, model, precision, reference, options)
+        name = f"its predictors alone, {precision}"
+        alone = partial(prediction_alone, work, checkpoint, precision, workers)
+        ways[name] = partial(timed, name, alone, reference, len(work))
+    return ways
 
 
 def timed(
     name: str,
-    way: Callable[[], Iterable[tuple[int, np.ndarray]]],
+    way: Callable[[], Maps],
     reference: Sequence[np.ndarray],
     images: int,
 ) -> Timing:
@@ -240,10 +271,6 @@ def steady_rate(arrivals: Sequence[float]) -> float:
     if not later:
         return len(arrivals) / arrivals[-1]
     return len(later) / (arrivals[-1] - arrivals[0])
-
-
-def _median(runs: list[Timing]) -> Timing:
-    return sorted(runs, key=lambda run: run.steady)[len(runs) // 2]
 
 
 @contextmanager

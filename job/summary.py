@@ -103,7 +103,7 @@ def of_comparison(comparison: Comparison) -> str:
                 f"{timing.first_map:.1f} s",
                 f"{timing.peak_memory / 2**30:.1f} GiB",
                 f"{100 * timing.agreement:.4f} %",
-                f"{comparison.speedup(timing, BASELINE):.1f}×",
+                f"{comparison.speedup(timing.name, BASELINE):.1f}×",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

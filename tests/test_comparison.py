@@ -20,7 +20,10 @@ def timing(name: str, steady: float) -> Timing:
 
 @pytest.fixture
 def comparison() -> Comparison:
-    return Comparison(70, "model", [timing(BASELINE, 2.0), timing("this job, float32", 9.0)])
+    """Three rounds, the second on a machine that was slow for a while."""
+    rates = [(2.0, 9.0), (0.5, 2.5), (2.5, 10.0)]
+    rounds = [[timing(BASELINE, stock), timing("this job, float32", job)] for stock, job in rates]
+    return Comparison(70, "model", rounds)
 
 
 def test_steady_rate_leaves_out_the_first_arrivals() -> None:
@@ -40,6 +43,7 @@ def test_table_gives_each_its_speed_up_over_the_notebook(comparison: Comparison)
     lines = summary.of_comparison(comparison).splitlines()
     assert lines[1].endswith("1.0×")
     assert lines[2].split()[-1] == "4.5×"
+    assert lines[2].split()[3] == "9.00"
     assert len({len(line) for line in lines}) == 1
 
 
@@ -68,7 +72,9 @@ def test_every_architecture_gives_sequential_maps_before_it_is_rated(compared: C
         assert timing.steady > 0
         assert timing.peak_memory > 100 << 20
     assert compared.environment["cluster"]["CPU"] == 2
-    assert json.loads(json.dumps(compared.as_dict()))["images"] == 12
+    kept = json.loads(json.dumps(compared.as_dict()))
+    assert kept["images"] == 12
+    assert kept["speedups"][BASELINE] == 1
 
 
 def test_an_architecture_with_other_maps_has_no_speed() -> None:
