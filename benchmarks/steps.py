@@ -114,8 +114,8 @@ def _ours(model: Any, image_processor: Any, precision: "Precision") -> _Way:
 
     keep_freed_memory()  # as a predictor does; here the stock way has the good of it, too
     size = ModelSize.of(image_processor)
-    normaliser = Normaliser(image_processor, torch.device("cpu"))
     forward = fast(model, precision)
+    normaliser = Normaliser(image_processor, torch.device("cpu"), forward.takes)
     names = label_names(model.config.id2label)
     colours = palette(names)
 

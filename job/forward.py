@@ -23,8 +23,9 @@ class Forward:
     """How a model is run.
 
     Attributes:
-        scores: (B, 3, height, width) float32 pixels to (B, classes, h, w) logits.
+        scores: (B, 3, height, width) pixels to (B, classes, h, w) logits.
         precision: what matrix products are computed in.
+        takes: dtype of the pixels.
         notes: what a person should know of choices that could not be kept.
         uncompiled: the same, for any number of images; None where it is not compiled, which takes
             any number, too.
@@ -32,6 +33,7 @@ class Forward:
 
     scores: Callable[[torch.Tensor], torch.Tensor]
     precision: Precision
+    takes: torch.dtype = torch.float32
     notes: tuple[str, ...] = ()
     uncompiled: "Forward | None" = None
 
@@ -60,19 +62,20 @@ def fast(
     notes: list[str] = []
     device = next(model.parameters()).device
     dtype = getattr(torch, precision)
+    takes = dtype
     network: Callable[[torch.Tensor], torch.Tensor]
     try:
         network = fold(model)
     except CannotFoldError as reason:
         notes.append(f"the model runs unfolded: {reason}")
-        network = _cast(model, device, dtype)
+        network, takes = _cast(model, device, dtype), torch.float32
     else:
         if precision != "float32":
             network = copy.deepcopy(network).to(dtype)
-    plain = Forward(network, precision, tuple(notes))
+    plain = Forward(network, precision, takes, tuple(notes))
     if compiled_for is None:
         return plain
-    compiled, note = _compiled(network, compiled_for, device)
+    compiled, note = _compiled(network, compiled_for, device, takes)
     if note:
         return replace(plain, notes=(*notes, note))
     return replace(plain, scores=compiled, uncompiled=plain)
@@ -106,12 +109,15 @@ def _compiled(
     scores: Callable[[torch.Tensor], torch.Tensor],
     shape: tuple[int, int, int, int],
     device: torch.device,
+    takes: torch.dtype,
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], str]:
     """Compile and run once; the plain function and the reason where that does not work."""
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return scores, "not compiled: there is no C++ compiler on this worker"
     compiled = torch.compile(scores, dynamic=False)
-    pixels = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+    pixels = torch.zeros(shape, device=device, dtype=takes).contiguous(
+        memory_format=torch.channels_last
+    )
     try:
         # What depends on the shape alone is made outside the compiled code, by torch's own
         # operations: it has those when there may be something to differentiate.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from job.kernels.numba_floats import compiled
+from job.kernels.numba_floats import array_of, compiled
 from job.model import ModelSize
 
 
@@ -20,18 +20,21 @@ class Normaliser:
     Args:
         image_processor: the Hugging Face image processor (Pillow backend).
         device: where the model is.
+        dtype: what it takes; the processor's float32 is rounded to it.
     """
 
-    def __init__(self, image_processor: Any, device: torch.device) -> None:
+    def __init__(
+        self, image_processor: Any, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.size = ModelSize.of(image_processor)
         self._image_processor = image_processor
-        self._device = device
-        self._levels = levels(image_processor) if self.size else np.empty((3, 0), np.float32)
-        self._levels_there = torch.from_numpy(self._levels).to(device)
+        self._device, self._dtype = device, dtype
+        table = levels(image_processor) if self.size else np.empty((3, 0), np.float32)
+        self._levels = torch.from_numpy(table).to(device, dtype)
 
     def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Pixels of a batch, (B, 3, height, width) float32 on the device, channels last in memory
-        unless the image processor makes them.
+        """Pixels of a batch, (B, 3, height, width) on the device, channels last in memory unless
+        the image processor makes them.
 
         Args:
             images: (height, width, 3) uint8 RGB; more than one only when :attr:`size` is known.
@@ -40,12 +43,12 @@ class Normaliser:
             # As Pillow images: an array of three rows would pass for three channels.
             pictures = [Image.fromarray(image) for image in images]
             values = self._image_processor(images=pictures, return_tensors="pt").pixel_values
-            return values.to(self._device)
+            return values.to(self._device, self._dtype)
         resized = np.stack([self._resized(image) for image in images])
         if self._device.type == "cpu":
-            return torch.from_numpy(look_up(self._levels, resized)).permute(0, 3, 1, 2)
+            return look_up(self._levels, resized).permute(0, 3, 1, 2)
         there = torch.from_numpy(resized).pin_memory().to(self._device, non_blocking=True)
-        return gather(self._levels_there, there)
+        return gather(self._levels, there)
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         assert self.size is not None
@@ -63,10 +66,10 @@ def levels(image_processor: Any) -> np.ndarray:
     return np.ascontiguousarray(values[0, :, 0, :], np.float32)
 
 
-def look_up(table: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The table's values of (B, height, width, 3) bytes, in the same order, float32."""
-    values = np.empty(images.shape, np.float32)
-    _look_up(table, images.reshape(-1, 3), values.reshape(-1, 3))
+def look_up(table: torch.Tensor, images: np.ndarray) -> torch.Tensor:
+    """The values in a table (3, 256) of (B, height, width, 3) bytes, in the same order."""
+    values = torch.empty(images.shape, dtype=table.dtype)
+    _look_up(array_of(table), images.reshape(-1, 3), array_of(values).reshape(-1, 3))
     return values
 
 

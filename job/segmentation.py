@@ -58,8 +58,8 @@ class SemanticSegmentationPredictor(Predictor):
         super().__init__()
         self.labels = label_names(model.config.id2label)
         self.device = model.device
-        self._normaliser = Normaliser(image_processor, model.device)
         self._forward = forward or (stock(model) if reference else fast(model))
+        self._normaliser = Normaliser(image_processor, model.device, self._forward.takes)
         self._upsample = upsample_argmax_reference if reference else upsample_argmax
         self._images_at_once = images_at_once if self._normaliser.size else 1
         self._stopwatch = Stopwatch()

@@ -15,9 +15,9 @@ from numba.extending import intrinsic
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
-    """The same memory as an array: float32 as it is, bfloat16 as uint16, which NumPy has."""
+    """The same memory as an array: float32 as it is, halves as uint16, which Numba has."""
     tensor = tensor.detach()
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return (tensor.view(torch.uint16) if tensor.element_size() == 2 else tensor).numpy()
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -1,0 +1,46 @@
+"""Normalisation: what a model takes of bytes is what its own processor makes of them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from job.checkpoint import Checkpoint
+from job.model import load_model
+from job.normalise import Normaliser, gather, look_up
+from tests.conftest import picture
+
+
+@pytest.fixture(scope="module")
+def image_processor(model_dir):
+    return load_model(Checkpoint.from_model(str(model_dir)))[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_values_are_the_processors_rounded_to_what_the_model_takes(
+    image_processor, dtype: torch.dtype
+) -> None:
+    images = [picture(seed, 96, 96) for seed in range(3)] + [picture(3, 70, 131)]
+    values = Normaliser(image_processor, torch.device("cpu"), dtype)(images)
+    exact = image_processor(
+        images=[Image.fromarray(image) for image in images], return_tensors="pt"
+    ).pixel_values
+    assert values.dtype == dtype
+    assert values.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(values, exact.to(dtype))
+
+
+def test_both_ways_to_look_bytes_up_are_equal() -> None:
+    table = torch.randn(3, 256)
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
+    here = look_up(table, images).permute(0, 3, 1, 2)
+    assert torch.equal(here, gather(table, torch.from_numpy(images)))
+
+
+def test_a_processor_that_does_something_else_is_run_as_it_is(image_processor) -> None:
+    image_processor = type(image_processor)(do_resize=False)
+    normaliser = Normaliser(image_processor, torch.device("cpu"), torch.bfloat16)
+    assert normaliser.size is None
+    image = picture(5, 40, 3)
+    exact = image_processor(images=[Image.fromarray(image)], return_tensors="pt").pixel_values
+    assert torch.equal(normaliser([image]), exact.to(torch.bfloat16))
