@@ -1,9 +1,10 @@
-"""How many pixels each precision moves, against sequential inference in float32.
+"""How many pixels each fast mode moves, against sequential inference in float32.
 
     python -m benchmarks.agreement IMAGES MODEL
 
-Also how far apart the two best classes are, at most, where float32 differs at all: float rounding
-is the only reason it may. The last line is JSON.
+Each precision, and float32 with ``--decode reduced`` where there are images to reduce. Also how far
+apart the two best classes are, at most, at a pixel that differs: where nothing is reduced, float
+rounding is the only reason that float32 may have. The last line is JSON.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from job.checkpoint import Checkpoint
 from job.forward import Forward, Precision, fast
-from job.images import decode, to_array
+from job.images import decode, decode_reduced, to_array
 from job.kernels.upsample_argmax import upsample_argmax
 from job.listing import list_objects
 from job.model import ModelSize, load_model
@@ -26,11 +27,12 @@ from job.sequential import predict_sequential
 from job.storage import locate
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+REDUCED = "float32, reduced JPEGs"
 
 
 @dataclass
 class Agreement:
-    """Of one precision's maps with the reference's.
+    """Of a mode's maps with the reference's.
 
     Attributes:
         pixels: how many there are.
@@ -73,24 +75,38 @@ class Agreement:
 
 @torch.inference_mode()
 def measure(source: str, model_name: str) -> dict[str, dict[str, Any]]:
-    """The agreement of every precision over the images of a folder, on one thread, as in a run."""
+    """The agreement of every mode over the images of a folder, on one thread, as in a run."""
     torch.set_num_threads(1)
     model, image_processor = load_model(Checkpoint.from_model(model_name))
     model.eval()
     size = ModelSize.of(image_processor)
     normalise = Normaliser(image_processor, torch.device("cpu"))
     forwards: dict[str, Forward] = {name: fast(model, name) for name in PRECISIONS}
-    agreements = {name: Agreement() for name in PRECISIONS}
+    agreements = {name: Agreement() for name in (*PRECISIONS, REDUCED)}
+    reduced_images = 0
     place = locate(source)
     for listed in list_objects(source):
-        image = decode(place.fetch(listed.path, None, None))
+        data = place.fetch(listed.path, None, None)
+        image = decode(data)
         (expected,) = predict_sequential([image], model, image_processor)
         pixels = normalise([to_array(size.resize(image) if size else image)])
         logits = model(pixel_values=pixels).logits
-        for name, forward in forwards.items():
-            (found,), _ = upsample_argmax(forward.scores(pixels), [(image.height, image.width)])
+        scores = {name: forward.scores(pixels) for name, forward in forwards.items()}
+        reduced, divisor = decode_reduced(data, size.reduced_side if size else None)
+        if size and divisor > 1:
+            reduced_images += 1
+            there = normalise([to_array(size.resize(reduced))])
+            scores[REDUCED] = forwards["float32"].scores(there)
+        for name, logits_here in scores.items():
+            (found,), _ = upsample_argmax(logits_here, [(image.height, image.width)])
             agreements[name].add(found, expected, logits)
-    return {name: {**agreements[name].figures(), **_notes(forwards[name])} for name in PRECISIONS}
+    figures = {
+        name: {**agreements[name].figures(), **_notes(forward)}
+        for name, forward in forwards.items()
+    }
+    if reduced_images:
+        figures[REDUCED] = {**agreements[REDUCED].figures(), "images": reduced_images}
+    return figures
 
 
 def _notes(forward: Forward) -> dict[str, Any]:
@@ -105,8 +121,8 @@ def main() -> None:
     result = measure(arguments.images, arguments.model)
     for name, figures in result.items():
         print(
-            f"{name:9} {100 * figures['equal']:.5f} % equal, {figures['differing']:,} pixels differ"
-            f" (margin at most {figures['margin']:.1e}), mIoU {figures['miou']:.5f}"
+            f"{name:22} {100 * figures['equal']:.5f} % equal, {figures['differing']:,} pixels"
+            f" differ (margin at most {figures['margin']:.1e}), mIoU {figures['miou']:.5f}"
         )
     print(json.dumps(result))
 

@@ -1,6 +1,6 @@
 """One image's way in milliseconds, step by step, as the stock pattern goes it and as the job does.
 
-    python -m benchmarks.steps IMAGES MODEL [--precision bfloat16] [--count 12]
+    python -m benchmarks.steps IMAGES MODEL [--precision bfloat16] [--decode reduced] [--count 12]
 
 On one core. The two take turns, image by image, so that a noisy machine is noisy for both. The
 last line is JSON.
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from job.checkpoint import Checkpoint
-from job.images import decode, to_array
+from job.images import decode_reduced, to_array
 from job.kernels.png import class_counts, encode_map
 from job.labels import label_names, palette
 from job.listing import list_objects
@@ -34,7 +34,7 @@ ROUNDS = 5
 
 
 def measure(
-    files: Sequence[bytes], checkpoint: Checkpoint, precision: "Precision"
+    files: Sequence[bytes], checkpoint: Checkpoint, precision: "Precision", reduced: bool
 ) -> dict[str, dict[str, float]]:
     """Milliseconds per image of every step on one core, the median of a few rounds.
 
@@ -47,7 +47,7 @@ def measure(
     model.eval()
     ways = {
         "stock": _stock(model, image_processor),
-        "this job": _ours(model, image_processor, precision),
+        "this job": _ours(model, image_processor, precision, reduced),
     }
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for turn in range(ROUNDS + 1):
@@ -106,7 +106,7 @@ def _stock(model: Any, image_processor: Any) -> _Way:
     return way
 
 
-def _ours(model: Any, image_processor: Any, precision: "Precision") -> _Way:
+def _ours(model: Any, image_processor: Any, precision: "Precision", reduced: bool) -> _Way:
     import torch
 
     from job.forward import fast, keep_freed_memory
@@ -118,9 +118,12 @@ def _ours(model: Any, image_processor: Any, precision: "Precision") -> _Way:
     normaliser = Normaliser(image_processor, torch.device("cpu"), forward.takes)
     names = label_names(model.config.id2label)
     colours = palette(names)
+    if reduced and size is None:
+        raise SystemExit("--decode reduced: this model does not resize every image to one size")
+    side = size.reduced_side if size and reduced else None
 
     def way(data: bytes, clock: _Clock) -> None:
-        image = decode(data)
+        image, divisor = decode_reduced(data, side)
         clock("decode")
         pixels = to_array(size.resize(image) if size else image)
         clock("resize")
@@ -129,7 +132,8 @@ def _ours(model: Any, image_processor: Any, precision: "Precision") -> _Way:
         with torch.inference_mode():
             logits = forward.scores(values)
             clock("forward")
-            (segmented,), _ = upsample_argmax(logits, [(image.height, image.width)])
+            full = (image.height * divisor, image.width * divisor)
+            (segmented,), _ = upsample_argmax(logits, [full])
         clock("upsample")
         encode_map(segmented, colours)
         class_counts(segmented, len(names))
@@ -143,12 +147,14 @@ def main() -> None:
     parser.add_argument("images", help="folder of images")
     parser.add_argument("model", help="as --model of a run")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--decode", choices=("exact", "reduced"), default="exact")
     parser.add_argument("--count", type=int, default=12, help="images to take")
     arguments = parser.parse_args()
     place = locate(arguments.images)
     paths = [found.path for found in list_objects(arguments.images)][: arguments.count]
     files = [place.fetch(path, None, None) for path in paths]
-    result = measure(files, Checkpoint.from_model(arguments.model), arguments.precision)
+    checkpoint = Checkpoint.from_model(arguments.model)
+    result = measure(files, checkpoint, arguments.precision, arguments.decode == "reduced")
     for step in (*NAMES, "all"):
         figures = [way.get(step, sum(way.values())) for way in result.values()]
         print(f"{step:10}" + "".join(f"{figure:10.1f} ms" for figure in figures))

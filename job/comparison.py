@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median_high
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class Comparison:
 
     @property
     def timings(self) -> list[Timing]:
-        """Each architecture's median by steady state."""
+        """Each architecture's median by steady state, of two the faster."""
         return [
             sorted(timings, key=lambda timing: timing.steady)[len(timings) // 2]
             for timings in zip(*self.rounds, strict=True)
@@ -94,7 +94,7 @@ class Comparison:
 
         A machine that is slow for a while is so for both.
         """
-        return median(_steady(name, ran) / _steady(against, ran) for ran in self.rounds)
+        return median_high(_steady(name, ran) / _steady(against, ran) for ran in self.rounds)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

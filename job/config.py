@@ -54,6 +54,11 @@ class JobConfig(BaseModel):
     reference: bool = Field(
         False, description="the stock model and post-processing, for maps equal in every bit"
     )
+    decode: Literal["exact", "reduced"] = Field(
+        "exact",
+        description="reduced: JPEGs whose shorter side is at least four times the model's are"
+        " decoded at a half, a quarter or an eighth of their size; faster, and the maps differ",
+    )
     retry_errors: Literal["retryable", "all"] | None = Field(
         None, description="do again what has failed: what may work now, or all of it"
     )

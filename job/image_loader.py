@@ -29,6 +29,8 @@ class ImageLoader(Preprocessor):
     Args:
         place: any location on the storage that holds the images.
         model_size: what to resize to; None to leave images at their own size.
+        reduced_side: pixels that reduced JPEGs have at least along each side, see
+            :func:`job.images.decode_reduced`; None to decode all of them in full.
         fetch_concurrency: images fetched at the same time by one task.
         pixel_limit: the most pixels an image may have.
         byte_limit: the most bytes its file may have.
@@ -46,6 +48,7 @@ class ImageLoader(Preprocessor):
         place: Location,
         model_size: ModelSize | None,
         *,
+        reduced_side: int | None = None,
         fetch_concurrency: int = 32,
         pixel_limit: int = images.DEFAULT_PIXEL_LIMIT,
         byte_limit: int = 2**29,
@@ -58,6 +61,7 @@ class ImageLoader(Preprocessor):
         super().__init__()
         self._place = place
         self._model_size = model_size
+        self._reduced_side = reduced_side
         self._fetch_concurrency = fetch_concurrency
         self._pixel_limit = pixel_limit
         self._byte_limit = byte_limit
@@ -144,11 +148,14 @@ class ImageLoader(Preprocessor):
             return self._failed("fetch", data)
         with self._stopwatch.stage("decode"), self._guard.watching([found.id], found.uri):
             try:
-                image = images.decode(data, pixel_limit=self._pixel_limit)
+                image, divisor = images.decode_reduced(
+                    data, self._reduced_side, pixel_limit=self._pixel_limit
+                )
             except ImageError as error:
                 return self._failed("decode", error)
             resized = image if self._model_size is None else self._model_size.resize(image)
-            return _Loaded(images.to_array(resized), image.height, image.width, "")
+            height, width = image.height * divisor, image.width * divisor
+            return _Loaded(images.to_array(resized), height, width, "")
 
     def _failed(self, stage: str, error: ImageError) -> "_Loaded":
         # A picture of the model's size keeps the column a plain (rows, height, width, 3) tensor.

@@ -71,6 +71,28 @@ def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Imag
         ImageError: with ``kind`` one of ``empty``, ``not_an_image``, ``too_large``, ``truncated``,
             ``corrupt`` or ``unsupported``.
     """
+    return decode_reduced(data, None, pixel_limit=pixel_limit)[0]
+
+
+def decode_reduced(
+    data: bytes, side: int | None, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT
+) -> tuple[Image.Image, int]:
+    """As :func:`decode`, but a large JPEG at a half, a quarter or an eighth of its size.
+
+    libjpeg then leaves out what resizing would average away: faster, and other pixels. Only what
+    divides both sides is taken, so that nothing is shifted; other formats are decoded in full.
+
+    Args:
+        data: the whole file.
+        side: pixels that both sides of a reduced image have at least; None to reduce nothing.
+        pixel_limit: the most pixels to decode, as the header states them.
+
+    Returns:
+        The image, and how many times smaller than in full each of its sides is: 1, 2, 4 or 8.
+
+    Raises:
+        ImageError: as :func:`decode`.
+    """
     if not data:
         raise ImageError("empty", "the object is empty (0 bytes)")
     # A truncated file must not be padded with grey, whatever another library has set.
@@ -82,14 +104,15 @@ def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Imag
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _to_rgb(_upright(_loaded(data, pixel_limit)))
+            image, divisor = _loaded(data, pixel_limit, side)
+            return _to_rgb(_upright(image)), divisor
         except ImageError:
             raise
         except UnidentifiedImageError:
             raise not_identified(data) from None
         except Exception as error:  # Pillow's plugins raise whatever their parsing ran into
             if "MAX_TEXT_" in str(error) and data.startswith(b"\x89PNG"):
-                return decode(_without_text(data), pixel_limit=pixel_limit)
+                return decode_reduced(_without_text(data), side, pixel_limit=pixel_limit)
             raise reason(error, data, pixel_limit) from error
         finally:
             Image.MAX_IMAGE_PIXELS = None
@@ -111,7 +134,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _SAFE_FORMATS if name in Image.OPEN)
 
 
-def _loaded(data: bytes, pixel_limit: int) -> Image.Image:
+def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Image, int]:
+    """The image as the file has it, perhaps reduced, and by how much."""
     if data.startswith(b"\xff\xd8\xff"):
         _refuse_endless_jpeg(data)
     elif data.startswith(b"\x89PNG"):
@@ -130,8 +154,24 @@ def _loaded(data: bytes, pixel_limit: int) -> Image.Image:
         _refuse_lying_codestream(data, pixel_limit)
     elif image.info.get("progressive") and data.count(b"\xff\xda") > _MOST_SCANS:
         raise ImageError("corrupt", f"a progressive JPEG with more than {_MOST_SCANS} scans")
+    divisor = _divisor(image, data, side)
+    if divisor > 1:
+        image.draft(image.mode, (image.width // divisor, image.height // divisor))
     image.load()
-    return image
+    return image, divisor
+
+
+def _divisor(image: Image.Image, data: bytes, side: int | None) -> int:
+    if side is None or image.format not in ("JPEG", "MPO"):
+        return 1
+    if b"\xff\xc3" in data[: data.find(b"\xff\xda")]:  # libjpeg does not scale lossless ones
+        return 1
+    fitting = (
+        divisor
+        for divisor in (8, 4, 2)
+        if min(image.size) >= divisor * side and not any(full % divisor for full in image.size)
+    )
+    return next(fitting, 1)
 
 
 # What is refused by its header

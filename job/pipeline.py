@@ -14,6 +14,7 @@ from job import artifacts, progress, receipts
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
+from job.errors import ConfigError
 from job.guard import TASK_RETRIES, Guard
 from job.image_loader import ImageLoader
 from job.labels import palette
@@ -71,8 +72,7 @@ def plan(config: JobConfig) -> Plan:
         JobError: whatever would keep a run from starting.
     """
     output = _open_output(config)
-    checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
-    model = ModelCard.of(checkpoint)
+    _, model = _open_model(config)
     receipts.check_same_maps(output, model.origin, receipts.settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, config.patience, write=False)
     done = len(_done(config, output))
@@ -97,8 +97,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         JobError: the run could not be done; a receipt that was begun says why.
     """
     output = _open_output(config)
-    checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
-    model = ModelCard.of(checkpoint)
+    checkpoint, model = _open_model(config)
     run_id = receipts.new_run_id()
     with Lease(output, run_id):
         settings = receipts.settings_of(config, model)
@@ -210,9 +209,11 @@ class _Work:
         return self.config.compile == "on"
 
     def _loader(self) -> ImageLoader:
+        size = self.model.size
         return ImageLoader(
             locate(self.config.input, self.config.storage_options, self.config.patience),
-            self.model.size,
+            size,
+            reduced_side=size.reduced_side if size and self.config.decode == "reduced" else None,
             fetch_concurrency=self.config.fetch_concurrency,
             pixel_limit=self.config.pixel_limit,
             byte_limit=self.config.byte_limit,
@@ -240,6 +241,19 @@ def _done(config: JobConfig, output: Location) -> np.ndarray:
         return done
     only_retryable = config.retry_errors == "retryable"
     return np.setdiff1d(done, artifacts.open_errors(output, only_retryable=only_retryable))
+
+
+def _open_model(config: JobConfig) -> tuple[Checkpoint, ModelCard]:
+    if config.decode == "reduced" and config.reference:
+        raise ConfigError("--decode reduced: --reference wants every bit. Leave one of them out")
+    checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
+    model = ModelCard.of(checkpoint)
+    if config.decode == "reduced" and model.size is None:
+        raise ConfigError(
+            f"--decode reduced: {config.model} does not resize every image to one size, so there is"
+            " nothing to reduce to. Leave it out"
+        )
+    return checkpoint, model
 
 
 def _open_output(config: JobConfig) -> Location:

@@ -264,7 +264,11 @@ def _read_one(file: Location) -> dict[str, Any]:
 def settings_of(config: JobConfig, model: ModelCard) -> dict[str, Any]:
     """Everything beside the model's files that decides what the maps are."""
     precision = "float32 (reference)" if config.reference else config.precision
-    return {"precision": precision, "preprocessing": model.preprocessing}
+    return {
+        "precision": precision,
+        "preprocessing": model.preprocessing,
+        "decode": config.decode,
+    }
 
 
 def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) -> dict[str, Any]:
@@ -282,7 +286,7 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
     run_id = min(commits).rpartition("-")[0]
     made = [file for file in _files(output) if file.path.endswith(f"/{run_id}.json")]
     for earlier in map(_read_one, made or _files(output)[:1]):
-        before = earlier["settings"]
+        before = {"decode": "exact", **earlier["settings"]}  # older receipts do not say it
         settings = {
             name: before.get(name) if value == "auto" else value for name, value in settings.items()
         }

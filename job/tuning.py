@@ -59,8 +59,9 @@ def _seconds_by_precision(
     halves: tuple[Precision, ...] = ("bfloat16", "float16") if use_gpu else ("bfloat16",)
     seconds: dict[Precision, float] = {}
     for precision in ("float32", *halves):
-        scores = fast(model, precision).scores
-        seconds[precision] = _median_seconds(scores, pixels) / len(pixels)
+        forward = fast(model, precision)
+        taken = pixels.to(forward.takes)
+        seconds[precision] = _median_seconds(forward.scores, taken) / len(pixels)
     return seconds
 
 

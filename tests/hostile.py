@@ -17,7 +17,7 @@ from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
 from job.errors import ImageError
-from job.images import decode, to_array
+from job.images import decode_reduced, to_array
 from tests.conftest import picture
 
 MAP = frozenset({"map"})
@@ -64,15 +64,17 @@ def write(folder: Path) -> dict[str, frozenset[str]]:
     return expected
 
 
-def outcome(data: bytes) -> tuple[str, str]:
+def outcome(data: bytes, side: int | None = None) -> tuple[str, str]:
     """What becomes of a file: ``map`` or the kind of its error, and what is said of it."""
     try:
-        image = decode(data, pixel_limit=PIXEL_LIMIT)
+        image, divisor = decode_reduced(data, side, pixel_limit=PIXEL_LIMIT)
     except ImageError as error:
         return error.kind, error.message
     assert image.mode == "RGB"
     assert to_array(image).shape == (*image.size[::-1], 3)
-    assert 0 < image.width * image.height <= PIXEL_LIMIT
+    assert divisor in ((1,) if side is None else (1, 2, 4, 8))
+    assert divisor == 1 or min(image.size) >= (side or 0)
+    assert 0 < image.width * image.height * divisor**2 <= PIXEL_LIMIT
     return "map", "a picture"
 
 
@@ -417,6 +419,14 @@ def _gif_bomb() -> bytes:
 # Odd but honest
 
 
+# 16 x 16 grey pixels, which Pillow reads and cannot write.
+LOSSLESS_JPEG = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffc3000b080010001001011100"
+    "ffc4001500010100000000000000000000000000000007ffda0008010100010000"
+    "a4000000000000000000000000000000008880000000000000000000000000000000ffd9"
+)
+
+
 def _odd_but_honest() -> list[Hostile]:
     image = scene()
     grey = image.convert("L")
@@ -436,6 +446,7 @@ def _odd_but_honest() -> list[Hostile]:
         "cmyk.jpg": cmyk,
         "ycck.jpg": cmyk[:at] + b"\2" + cmyk[at + 1 :],
         "grey.jpg": saved(grey, "JPEG"),
+        "lossless.jpg": LOSSLESS_JPEG,
         "multi-picture.jpg": saved(image, "MPO", **_frames()),
         "animated.gif": saved(image, "GIF", **_frames()),
         "animated.webp": saved(image, "WEBP", **_frames()),

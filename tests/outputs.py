@@ -72,6 +72,16 @@ def check_equal_to_sequential(
     assert differ <= math.ceil(pixels * 1e-5)
 
 
+def agreement_with_sequential(output: object, model_dir: Path) -> float:
+    """Share of all maps' pixels that equal sequential inference."""
+    model, processor = load_model(Checkpoint.from_directory(model_dir))
+    pixels = same = 0
+    for row in rows(output, "maps"):
+        (expected,) = predict_sequential([decode(Path(row["uri"]).read_bytes())], model, processor)
+        pixels, same = pixels + expected.size, same + int((ids(row) == expected).sum())
+    return same / pixels
+
+
 def full_size_scores(image: Image.Image, model: Any, processor: Any) -> np.ndarray:
     """Class scores as the stock model and post-processing have them, (classes, height, width)."""
     inputs = processor(images=[image], return_tensors="pt")

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from job.errors import ImageError
-from job.images import decode, to_array
+from job.images import decode, decode_reduced, to_array
 from tests import hostile
 from tests.conftest import PHOTOS, picture
 from tests.hostile import chunk, is_a_sentence, outcome, png, saved, scene, with_scans
@@ -344,15 +344,81 @@ def test_interlacing_filters_and_chunk_order_do_not_change_a_picture() -> None:
         assert np.array_equal(pixels(first), pixels(second)), (first, second)
 
 
+# Reduced
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "divisor"),
+    [
+        *[(800, 1000, 200, 4), (800, 1000, 201, 2), (800, 1000, 400, 2), (800, 1000, 401, 1)],
+        *[(800, 1000, 50, 8), (800, 1000, 1, 8), (800, 1000, 5000, 1)],
+        *[(804, 1000, 50, 4), (800, 1002, 50, 2), (801, 1000, 50, 1)],  # nothing else divides both
+    ],
+)
+def test_a_large_jpeg_is_reduced_to_no_less_than_asked(
+    height: int, width: int, side: int, divisor: int
+) -> None:
+    data = saved(Image.fromarray(picture(1, height, width)), "JPEG")
+    image, found = decode_reduced(data, side)
+    assert found == divisor
+    assert image.size == (width // divisor, height // divisor)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGB", "JPEG", {"progressive": True, "quality": 95, "subsampling": 0}),
+        ("L", "JPEG", {}),
+        ("CMYK", "JPEG", {}),
+        ("RGB", "MPO", {}),
+    ],
+)
+def test_a_reduced_jpeg_shows_the_same_picture_and_shifts_nothing(
+    orientation: int, mode: str, kind: str, options: dict[str, object]
+) -> None:
+    stripes = np.array(picture(1, 800, 1200))
+    stripes[-24:], stripes[:, -40:] = 255, 0  # edges that a shift would move
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(stripes).convert(mode), kind, exif=exif, **options)
+    whole = decode(data)
+    reduced, divisor = decode_reduced(data, 100)
+    assert divisor == 8
+    assert (reduced.mode, reduced.width * 8, reduced.height * 8) == ("RGB", *whole.size)
+    found, exact = (
+        to_array(image.resize((50, 50), Image.Resampling.BILINEAR)).astype(int)
+        for image in (reduced, whole)
+    )
+    assert np.abs(found - exact).max() <= 12
+    assert np.abs(found - exact).mean() < 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_no_other_format_is_reduced(kind: str) -> None:
+    data = saved(Image.fromarray(picture(2, 160, 200)), kind)
+    image, divisor = decode_reduced(data, 8)
+    assert divisor == 1
+    assert np.array_equal(to_array(image), to_array(decode(data)))
+
+
+def test_a_lossless_jpeg_is_decoded_in_full() -> None:
+    image, divisor = decode_reduced(hostile.LOSSLESS_JPEG, 8)
+    assert (divisor, image.size) == (1, (16, 16))
+
+
 # The hostile collection
 
 
-def test_every_hostile_file_is_a_picture_or_a_reason(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("side", [None, 8])
+def test_every_hostile_file_is_a_picture_or_a_reason(
+    side: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     wrong = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for file in hostile.collection():
-            ended, message = outcome(file.data)
+            ended, message = outcome(file.data, side)
             if ended not in file.ends or not is_a_sentence(message):
                 wrong.append((file.name, ended, message))
     assert not wrong

@@ -12,10 +12,16 @@ from PIL import Image
 
 from job import pipeline
 from job.config import JobConfig
-from job.errors import JobError, OutputConflictError, StorageError
+from job.errors import ConfigError, JobError, OutputConflictError, StorageError
 from job.labels import palette
-from tests.conftest import LABELS, make_model, write_pictures
-from tests.outputs import check_each_image_once, check_equal_to_sequential, ids, rows
+from tests.conftest import LABELS, make_model, picture, write_pictures
+from tests.outputs import (
+    agreement_with_sequential,
+    check_each_image_once,
+    check_equal_to_sequential,
+    ids,
+    rows,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -142,6 +148,41 @@ def test_another_model_on_the_same_output_is_refused(
         pipeline.run(config(pictures, output, other))
     moved = shutil.copytree(model_dir, tmp_path / "moved")
     assert pipeline.run(config(pictures, output, moved)).remaining == 0, "the same files elsewhere"
+
+
+def test_reduced_jpegs_give_maps_of_the_whole_size_and_do_not_mix_with_others(
+    tmp_path: Path, model_dir: Path
+) -> None:
+    source, place = tmp_path / "images", tmp_path / "output"
+    source.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for seed in range(3):  # at least four times the model's 96 along each side
+        turned = {"exif": exif} if seed else {}
+        Image.fromarray(picture(seed, 400, 604)).save(source / f"{seed}.jpg", **turned)
+    receipt = pipeline.run(config(source, place, model_dir, decode="reduced"))
+    assert receipt.maps == 3
+    assert receipt.settings["decode"] == "reduced"
+    assert sorted((row["height"], row["width"]) for row in rows(place, "maps")) == [
+        *[(400, 604)],
+        *[(604, 400)] * 2,
+    ]
+    assert 0.97 < agreement_with_sequential(place, model_dir) < 1
+    with pytest.raises(OutputConflictError, match="decode was 'reduced' and is now 'exact'"):
+        pipeline.run(config(source, place, model_dir))
+
+
+def test_reducing_is_refused_where_it_cannot_be(
+    pictures: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    options = {"decode": "reduced"}
+    with pytest.raises(ConfigError, match="Leave one of them out"):
+        pipeline.plan(config(pictures, tmp_path / "output", model_dir, **options, reference=True))
+    whole = shutil.copytree(model_dir, tmp_path / "whole")
+    settings = json.loads((whole / "preprocessor_config.json").read_text())
+    (whole / "preprocessor_config.json").write_text(json.dumps({**settings, "do_resize": False}))
+    with pytest.raises(ConfigError, match="nothing to reduce to"):
+        pipeline.plan(config(pictures, tmp_path / "output", whole, **options))
 
 
 def test_bad_images_become_error_rows_and_good_ones_maps(tmp_path: Path, model_dir: Path) -> None:

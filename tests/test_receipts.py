@@ -18,7 +18,11 @@ from job.resources import Cluster, allot
 from job.storage import Location, locate
 
 ORIGIN = Origin("a/model", "c0ffee", "digest-1")
-SETTINGS = {"precision": "float32", "preprocessing": "SegformerImageProcessorPil"}
+SETTINGS = {
+    "precision": "float32",
+    "preprocessing": "SegformerImageProcessorPil",
+    "decode": "exact",
+}
 
 
 @pytest.fixture
@@ -174,6 +178,15 @@ def test_the_same_model_and_settings_go_on(output: Location) -> None:
     check_same_maps(output, moved, SETTINGS)
 
 
+def test_a_receipt_from_before_jpegs_could_be_reduced_is_of_exact_ones(output: Location) -> None:
+    older = {name: value for name, value in SETTINGS.items() if name != "decode"}
+    started(settings=older).write(output)
+    leave_a_commit(output)
+    check_same_maps(output, ORIGIN, SETTINGS)
+    with pytest.raises(OutputConflictError, match="decode was 'exact' and is now 'reduced'"):
+        check_same_maps(output, ORIGIN, {**SETTINGS, "decode": "reduced"})
+
+
 @pytest.mark.parametrize(
     ("origin", "settings", "says"),
     [
@@ -190,6 +203,7 @@ def test_the_same_model_and_settings_go_on(output: Location) -> None:
             "precision was 'float32' and is now 'bfloat16'",
         ),
         (ORIGIN, {**SETTINGS, "folded": True}, "folded was None and is now True"),
+        (ORIGIN, {**SETTINGS, "decode": "reduced"}, "decode was 'exact' and is now 'reduced'"),
         (
             Origin("b/model", None, "2"),
             {**SETTINGS, "preprocessing": "Other"},

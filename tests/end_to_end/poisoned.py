@@ -27,21 +27,21 @@ def hurt() -> None:
     from job import images
     from job.segmentation import SemanticSegmentationPredictor
 
-    decode, predict = images.decode, SemanticSegmentationPredictor._predict_images
+    decode, predict = images.decode_reduced, SemanticSegmentationPredictor._predict_images
 
-    def decode_or_worse(data: bytes, **options: Any) -> Any:
+    def decode_or_worse(data: bytes, *args: Any, **options: Any) -> Any:
         if data.startswith(CRASH):
             die()
         if data.startswith(HANG):
             time.sleep(3600)
-        return decode(data, **options)
+        return decode(data, *args, **options)
 
     def predict_or_die(self: Any, pixels: Any, sizes: Any) -> Any:
         if any(not image.any() for image in pixels):
             die()
         return predict(self, pixels, sizes)
 
-    images.decode = decode_or_worse
+    images.decode_reduced = decode_or_worse
     SemanticSegmentationPredictor._predict_images = predict_or_die  # type: ignore[method-assign]
 
 
