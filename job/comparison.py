@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median_high
@@ -83,11 +83,16 @@ class Comparison:
 
     @property
     def timings(self) -> list[Timing]:
-        """Each architecture's median by steady state, of two the faster."""
-        return [
-            sorted(timings, key=lambda timing: timing.steady)[len(timings) // 2]
-            for timings in zip(*self.rounds, strict=True)
-        ]
+        """Each architecture's median by steady state (of two the faster), with its least peak.
+
+        Memory that Ray's workers keep from one architecture counts with the next.
+        """
+        medians = []
+        for timings in zip(*self.rounds, strict=True):
+            median = sorted(timings, key=lambda timing: timing.steady)[len(timings) // 2]
+            least = min(timing.peak_memory for timing in timings)
+            medians.append(replace(median, peak_memory=least))
+        return medians
 
     def speedup(self, name: str, against: str) -> float:
         """Steady state of one architecture over another's in the same round, the median of them.
