@@ -164,7 +164,7 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
 def _divisor(image: Image.Image, data: bytes, side: int | None) -> int:
     if side is None or image.format not in ("JPEG", "MPO"):
         return 1
-    if b"\xff\xc3" in data[: data.find(b"\xff\xda")]:  # libjpeg does not scale lossless ones
+    if b"\xff\xc3" in data:  # libjpeg does not scale lossless ones; in pixels this cannot stand
         return 1
     fitting = (
         divisor
