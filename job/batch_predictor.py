@@ -15,7 +15,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.data.preprocessor import Preprocessor
 
 from job.checkpoint import Checkpoint
-from job.errors import ConfigError
+from job.errors import ConfigError, JobError
 from job.predictor import Predictor, udf_predictor_class
 
 # A Dataset made of bare items has one column, which Ray calls "item" and AIR called "value".
@@ -132,6 +132,7 @@ class BatchPredictor:
             "keep_columns": _listed(keep_columns),
             "predict_kwargs": predict_kwargs,
         }
+        at_once = self._predictor_cls.concurrent_batches
         remote_args = {"num_cpus": cpus, "num_gpus": gpus, **(ray_remote_args or {})}
         return data.map_batches(
             _ScoringWorker,
@@ -142,6 +143,8 @@ class BatchPredictor:
                 min_size=min_scoring_workers,
                 max_size=max_scoring_workers,
                 initial_size=min_scoring_workers,
+                max_concurrent_calls_per_actor=at_once,
+                enable_true_multi_threading=at_once > 1,
             ),
             **remote_args,
         )
@@ -168,7 +171,14 @@ class _ScoringWorker:
         keep_columns: list[str],
         predict_kwargs: dict[str, Any],
     ) -> None:
-        self._predictor = predictor_cls.from_checkpoint(ray.get(checkpoint), **predictor_kwargs)
+        self._broken: JobError | None = None
+        try:
+            self._predictor = predictor_cls.from_checkpoint(ray.get(checkpoint), **predictor_kwargs)
+        except JobError as error:
+            # What a constructor raises reaches the driver as text only, behind Ray's own. The first
+            # batch raises it in its place, as itself.
+            self._broken = error
+            return
         # The preprocessor runs here or ahead of here, never both.
         if preprocessed:
             self._predictor.set_preprocessor(None)
@@ -179,6 +189,8 @@ class _ScoringWorker:
         self._predict_kwargs = predict_kwargs
 
     def __call__(self, batch: Any) -> Any:
+        if self._broken is not None:
+            raise self._broken
         batch = _with_value_column(batch)
         features = _select(batch, self._feature_columns) if self._feature_columns else batch
         prediction: Any = self._predictor.predict(features, **self._predict_kwargs)

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from job.errors import ConfigError
 from job.images import DEFAULT_PIXEL_LIMIT
@@ -80,13 +80,16 @@ class JobConfig(BaseModel):
     workers: int | None = Field(
         None,
         ge=1,
-        description="predictors, each with the model loaded (default: one per CPU, or per GPU)",
+        description="most predictors, each with the model loaded (default: one per CPU, or per GPU,"
+        " that the cluster has or may add)",
     )
     gpus_per_worker: float | None = Field(
-        None, ge=0, description="GPUs per predictor (default: 1 where the cluster has any)"
+        None,
+        ge=0,
+        description="GPUs per predictor (default: 1 where the cluster has any or may add some)",
     )
     cpus_per_worker: int | None = Field(
-        None, ge=1, description="CPU threads per predictor (default: 1)"
+        None, ge=1, description="CPUs and threads per predictor (default: 1)"
     )
     batch_size: int | None = Field(
         None, ge=1, description="images per call of a predictor (default: up to 16, or 32 on GPUs)"
@@ -113,6 +116,12 @@ class JobConfig(BaseModel):
         gt=0,
         description="seconds to wait for an answer of S3, or for more of one",
     )
+    worker_timeout: float = Field(
+        1800.0,
+        gt=0,
+        description="seconds to wait for a first worker, where the cluster has to add nodes or"
+        " other jobs hold all of it, before the run ends",
+    )
     stop_grace: float = Field(
         20.0,
         ge=0,
@@ -121,6 +130,13 @@ class JobConfig(BaseModel):
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="live bar, a line every few seconds, or nothing (auto: bar on a tty)"
     )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("above 1 only whole GPUs can be asked for")
+        return value
 
     @property
     def patience(self) -> Patience:

@@ -87,6 +87,11 @@ class Guard:
         self._asked = 0
         self._stops = stops
 
+    def arrive(self) -> None:
+        """Tell the tally that this worker has found a place, whatever comes of it."""
+        if self._tally is not None:
+            self._tally.arrive.remote(ray.get_runtime_context().get_actor_id() or "driver")
+
     def over(
         self, ids: Sequence[int], work: Callable[[Sequence[int]], Sequence[T]]
     ) -> list[T | ImageError]:

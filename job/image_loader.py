@@ -1,6 +1,7 @@
 """The image loader: rows of a manifest to rows with pixels, or with the reason why not."""
 
 import json
+import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,9 @@ from job.model import ModelSize
 from job.presentable import presentable
 from job.stopwatch import Stopwatch
 from job.storage import Location
+
+# Pillow's limits are the whole process's: threads that load different batches take turns.
+_decoding = threading.Lock()
 
 
 class ImageLoader(Preprocessor):
@@ -146,7 +150,11 @@ class ImageLoader(Preprocessor):
     def _decode(self, found: "_Object", data: bytes | ImageError) -> "_Loaded":
         if isinstance(data, ImageError):
             return self._failed("fetch", data)
-        with self._stopwatch.stage("decode"), self._guard.watching([found.id], found.uri):
+        with (
+            _decoding,
+            self._stopwatch.stage("decode"),
+            self._guard.watching([found.id], found.uri),
+        ):
             try:
                 image, divisor = images.decode_reduced(
                     data, self._reduced_side, pixel_limit=self._pixel_limit

@@ -21,8 +21,10 @@ from job.labels import palette
 from job.lease import Lease
 from job.listing import refuse_overlap
 from job.manifest import Manifest, ManifestSource, freeze
+from job.map_predictor import MapPredictor
 from job.maps import MapEncoder
 from job.model import ModelCard
+from job.predictor import Predictor
 from job.presentable import presentable
 from job.receipts import Measures, Receipt
 from job.resources import Allotment, Cluster, allot
@@ -33,6 +35,7 @@ from job.stopping import StopSignal
 from job.stopwatch import Stopwatch
 from job.storage import Location, locate
 from job.tuning import choose_precision, worth_compiling
+from job.waiting import WorkersWatch
 
 Say = Callable[[str], None]
 
@@ -119,15 +122,19 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             cluster = Cluster.now()
             allotment = allot(config, cluster, len(remaining))
             say(f"{allotment}")
+            watch = WorkersWatch(allotment, config.worker_timeout)
             if receipt.settings["precision"] == "auto":
-                precision, reason = choose_precision(checkpoint, allotment)
+                precision, reason = choose_precision(
+                    checkpoint, allotment, lambda task: watch.result(task, say)
+                )
                 receipt = receipt.with_precision(precision)
                 say(reason)
             tally = progress.start_tally()
             work = _Work(config, checkpoint, model, allotment, receipt, tally)
             with (
-                receipt.kept_in(output, Measures(tally, allotment, cluster)) as keeping,
-                progress.watching(tally, len(remaining), config.progress),
+                receipt.kept_in(output, Measures(tally, allotment)) as keeping,
+                progress.watching(tally, len(remaining), config.progress, describe=watch.describe),
+                watch.over_dataset(),
                 (stop or StopSignal()).finishing(keeping.stopping, config.stop_grace),
                 committing(output),
             ):
@@ -158,27 +165,45 @@ class _Work:
             # The loader's own request, so that Ray runs it in the task that has the rows.
             num_cpus=allotment.load_cpus,
             override_num_blocks=source.tasks,
-            ray_remote_args=RETRIED,
+            ray_remote_args={**RETRIED, **(allotment.placement if not allotment.load_cpus else {})},
         )
-        encoded = self._predict(rows).map_batches(
-            self._encoder(),
-            batch_format="numpy",
-            batch_size=None,
-            num_cpus=allotment.encode_cpus,
-            compute=TaskPoolStrategy(size=allotment.encoders),
-            **RETRIED,
-        )
-        encoded.write_datasink(
+        maps = self._predict_apart(rows) if allotment.loads_apart else self._predict(rows)
+        maps.write_datasink(
             MapSink(output, self.receipt.run_id, allotment.images_per_file, self.tally),
-            ray_remote_args={"num_cpus": allotment.write_cpus, **RETRIED},
+            ray_remote_args={"num_cpus": 0, **RETRIED, **allotment.placement},
             concurrency=allotment.writers,
         )
 
     def _predict(self, rows: Dataset) -> Dataset:
+        """Load, predict and encode in the predictors."""
+        return self._predictor(MapPredictor, encoder=self._encoder()).predict(
+            rows, separate_gpu_stage=False, **self._workers()
+        )
+
+    def _predict_apart(self, rows: Dataset) -> Dataset:
+        """Load in tasks ahead of the predictors, and encode in tasks behind them."""
+        predicted = self._predictor(SemanticSegmentationPredictor).predict(
+            rows,
+            separate_gpu_stage=True,
+            feature_columns=["id", "uri", "image", "height", "width", "error"],
+            keep_columns=["id", "uri", "height", "width"],
+            **self._workers(),
+        )
+        return predicted.map_batches(
+            self._encoder(),
+            batch_format="numpy",
+            batch_size=None,
+            num_cpus=0,
+            compute=TaskPoolStrategy(size=self.allotment.encoders),
+            **RETRIED,
+            **self.allotment.placement,
+        )
+
+    def _predictor(self, kind: type[Predictor], **more: Any) -> BatchPredictor:
         self.checkpoint.set_preprocessor(self._loader())
-        predictor = BatchPredictor(
+        return BatchPredictor(
             self.checkpoint,
-            SemanticSegmentationPredictor,
+            kind,
             threads=self.allotment.threads,
             precision=self.receipt.precision,
             compiled=self._compiled(),
@@ -186,18 +211,19 @@ class _Work:
             images_at_once=self.allotment.images_at_once,
             stopwatch=self.stopwatch,
             guard=Guard("predict", self.tally, self.config.image_timeout, asks=self._in_flight()),
+            **more,
         )
-        return predictor.predict(
-            rows,
-            feature_columns=["id", "uri", "image", "height", "width", "error"],
-            keep_columns=["id", "uri", "height", "width"],
-            batch_size=self.allotment.batch_size,
-            min_scoring_workers=self.allotment.workers,
-            max_scoring_workers=self.allotment.workers,
-            num_cpus_per_worker=self.allotment.cpus_per_worker,
-            num_gpus_per_worker=self.allotment.gpus_per_worker,
-            separate_gpu_stage=True,
-        )
+
+    def _workers(self) -> dict[str, Any]:
+        # All are asked for at once: those that find no place yet are what an autoscaler sees, and
+        # the rest go on without them.
+        return {
+            "batch_size": self.allotment.batch_size,
+            "min_scoring_workers": self.allotment.workers,
+            "max_scoring_workers": self.allotment.workers,
+            "num_cpus_per_worker": self.allotment.cpus_per_worker,
+            "num_gpus_per_worker": self.allotment.gpus_per_worker,
+        }
 
     def _in_flight(self) -> int:
         """More batches than wait for an actor whose process dies: what the next one begins with."""

@@ -5,7 +5,7 @@ The interface is the one Ray AIR documented for ``ray.train.predictor.Predictor`
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,9 @@ class Predictor(abc.ABC):
     Args:
         preprocessor: applied to each batch ahead of the prediction; a Ray Data ``Preprocessor``.
     """
+
+    # Batches that one worker may be in the midst of, in threads of its own.
+    concurrent_batches: ClassVar[int] = 1
 
     def __init__(self, preprocessor: "Preprocessor | None" = None) -> None:
         self._preprocessor = preprocessor

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
@@ -32,6 +32,8 @@ class Snapshot:
         retries: requests to storage that were made again.
         first_map: seconds until the first maps were written; 0 when none were.
         steady: images per second from then on; 0 when all were written at once.
+        arrived: predictors that have found a place, with their model loaded or not.
+        begun: whether images have begun to be loaded.
     """
 
     maps: int = 0
@@ -43,10 +45,19 @@ class Snapshot:
     retries: int = 0
     first_map: float = 0.0
     steady: float = 0.0
+    arrived: int = 0
+    begun: bool = False
 
     @property
     def done(self) -> int:
         return self.maps + self.errors.total()
+
+
+Describe = Callable[[Snapshot], str]
+
+
+def _starting_up(snapshot: Snapshot) -> str:
+    return "" if snapshot.done else "starting up"
 
 
 @ray.remote(num_cpus=0)
@@ -67,9 +78,17 @@ class Tally:
         self._retries = 0
         self._ledger = Ledger()
         self._stopping = False
+        self._arrived: set[str] = set()
+        self._begun = False
+
+    def arrive(self, worker: str) -> None:
+        """A predictor has found a place; one that starts anew, on the same or another node, counts
+        once."""
+        self._arrived.add(worker)
 
     def begin(self, stage: str, ids: list[int]) -> tuple[int, list[int], bool]:
         """See :meth:`job.guard.Ledger.begin`; and whether the run is coming to an end."""
+        self._begun = True
         return *self._ledger.begin(stage, ids), self._stopping
 
     def end(self, stage: str, ids: list[int]) -> None:
@@ -116,6 +135,7 @@ class Tally:
         total = Snapshot(seconds=self._seconds, images=self._images, notes=list(self._notes))
         total.spans = {stage: last - first for stage, (first, last) in self._spans.items()}
         total.retries = self._retries
+        total.arrived, total.begun = len(self._arrived), self._begun
         total.maps, total.errors = self._maps, +self._errors
         if self._first is not None:
             total.first_map, at_first = self._first
@@ -135,7 +155,12 @@ def start_tally() -> Any:
 
 @contextmanager
 def watching(
-    tally: Any, remaining: int, style: Style, stream: TextIO | None = None, every: float = 5.0
+    tally: Any,
+    remaining: int,
+    style: Style,
+    stream: TextIO | None = None,
+    every: float = 5.0,
+    describe: Describe = _starting_up,
 ) -> Iterator[None]:
     """Within the context, show how far the run is: a live bar on a terminal, lines elsewhere.
 
@@ -145,6 +170,7 @@ def watching(
         style: ``auto`` takes a bar on a terminal and lines elsewhere.
         stream: where to show it, standard error by default.
         every: seconds between lines.
+        describe: what the run is waiting for, if anything.
     """
     out = stream or sys.stderr
     if style == "auto":
@@ -155,7 +181,10 @@ def watching(
     stop = threading.Event()
     show = _show_bar if style == "bar" else _show_lines
     thread = threading.Thread(
-        target=show, args=(tally, remaining, out, every, stop), daemon=True, name="progress"
+        target=show,
+        args=(tally, remaining, out, every, describe, stop),
+        daemon=True,
+        name="progress",
     )
     thread.start()
     try:
@@ -165,16 +194,16 @@ def watching(
         thread.join(timeout=5)
 
 
-def line(snapshot: Snapshot, remaining: int, elapsed: float) -> str:
-    """One line about a run: done of total, images/s, time left, errors so far."""
+def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") -> str:
+    """One line about a run: done of total, images/s, time left, what it waits for, errors."""
     share = 100 * snapshot.done // remaining if remaining else 100
     parts = [f"{snapshot.done:,} of {remaining:,} images ({share} %)"]
     if snapshot.done and elapsed > 0:
         rate = snapshot.done / elapsed
         parts.append(f"{rate:.1f} images/s")
         parts.append(f"{duration((remaining - snapshot.done) / rate)} left")
-    else:
-        parts.append("starting up")
+    if waiting:
+        parts.append(waiting)
     failed = snapshot.errors.total()
     if failed:
         parts.append(f"{failed:,} error{'s' if failed > 1 else ''}")
@@ -200,7 +229,12 @@ def _snapshots(tally: Any, every: float, stop: threading.Event) -> Iterator[Snap
 
 
 def _show_lines(
-    tally: Any, remaining: int, out: TextIO, every: float, stop: threading.Event
+    tally: Any,
+    remaining: int,
+    out: TextIO,
+    every: float,
+    describe: Describe,
+    stop: threading.Event,
 ) -> None:
     started = time.monotonic()
     told = 0
@@ -208,10 +242,18 @@ def _show_lines(
         for note in snapshot.notes[told:]:
             print(presentable(note), file=out, flush=True)
         told = len(snapshot.notes)
-        print(line(snapshot, remaining, time.monotonic() - started), file=out, flush=True)
+        now = line(snapshot, remaining, time.monotonic() - started, describe(snapshot))
+        print(presentable(now), file=out, flush=True)
 
 
-def _show_bar(tally: Any, remaining: int, out: TextIO, every: float, stop: threading.Event) -> None:
+def _show_bar(
+    tally: Any,
+    remaining: int,
+    out: TextIO,
+    every: float,
+    describe: Describe,
+    stop: threading.Event,
+) -> None:
     from tqdm import tqdm
 
     with tqdm(total=remaining, unit="images", file=out, leave=False, dynamic_ncols=True) as bar:
@@ -220,5 +262,6 @@ def _show_bar(tally: Any, remaining: int, out: TextIO, every: float, stop: threa
             for note in snapshot.notes[told:]:
                 bar.write(presentable(note), file=out)
             told = len(snapshot.notes)
-            bar.set_postfix_str(f"{snapshot.errors.total()} errors" if snapshot.errors else "")
+            failed = f"{snapshot.errors.total()} errors" if snapshot.errors else ""
+            bar.set_postfix_str(", ".join(filter(None, [presentable(describe(snapshot)), failed])))
             bar.update(snapshot.done - bar.n)

@@ -18,7 +18,7 @@ from job.errors import OutputConflictError, StoppedError, StorageError
 from job.model import ModelCard
 from job.presentable import presentable
 from job.progress import Snapshot
-from job.resources import Allotment, Cluster
+from job.resources import Allotment
 from job.storage import STORAGE_ERRORS, Location, take_retries
 
 if TYPE_CHECKING:
@@ -136,12 +136,10 @@ class Measures:
     Attributes:
         tally: handle of the run's :class:`job.progress.Tally`.
         allotment: what each stage has asked Ray for.
-        cluster: what Ray has.
     """
 
     tally: Any
     allotment: Allotment
-    cluster: Cluster
 
     def take(self) -> dict[str, Any]:
         """The fields of a receipt, as far as the run has come."""
@@ -156,7 +154,7 @@ class Measures:
             "first_map": round(total.first_map, 3),
             "steady": round(total.steady, 3),
             "retries": total.retries,
-            "stages": _stages(total, self.allotment.workers, self.cluster.cpus),
+            "stages": _stages(total, self.allotment),
             "allotment": asdict(self.allotment),
             "message": "; ".join(total.notes),
         }
@@ -200,10 +198,11 @@ class _Keeping:
         self.receipt.write(self._output)
 
 
-def _stages(total: Snapshot, workers: int, cpus: float) -> dict[str, dict[str, float]]:
+def _stages(total: Snapshot, allotment: Allotment) -> dict[str, dict[str, float]]:
     stages = {}
     for stage, seconds in total.seconds.items():
-        slots = workers if stage in PREDICTING else cpus
+        in_predictors = stage in PREDICTING or not allotment.loads_apart
+        slots = (total.arrived or allotment.workers) if in_predictors else allotment.cpus
         stages[stage] = {
             "seconds": round(seconds, 3),
             "images": total.images[stage],

@@ -1,7 +1,8 @@
 """Semantic segmentation: the predictor that turns pixels into maps."""
 
+import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class SemanticSegmentationPredictor(Predictor):
         images_at_once: int = 1,
         stopwatch: Stopwatch | None = None,
         guard: Guard | None = None,
-    ) -> "SemanticSegmentationPredictor":
+    ) -> Self:
         """Build the model here, once.
 
         Args:
@@ -98,6 +99,8 @@ class SemanticSegmentationPredictor(Predictor):
         Raises:
             ModelError: the checkpoint is not a semantic-segmentation model, or there is no GPU.
         """
+        if guard is not None:
+            guard.arrive()
         import torch
 
         from job.forward import fast, keep_freed_memory
@@ -107,11 +110,12 @@ class SemanticSegmentationPredictor(Predictor):
             torch.set_num_threads(threads)
         if use_gpu and not torch.cuda.is_available():
             raise ModelError(
-                "a GPU was asked for, but this worker's torch sees none. Use --gpus-per-worker 0,"
-                " or give the workers GPUs and a CUDA build of torch"
+                f"a GPU was asked for, but torch {torch.__version__} sees none on"
+                f" {platform.node()}. Give the workers a GPU, a driver that is new enough and a"
+                " CUDA build of torch, or use --gpus-per-worker 0"
             )
         model, image_processor = load_model(checkpoint)
-        model = model.to("cuda" if use_gpu else "cpu").eval()
+        model = _moved(model, "cuda" if use_gpu else "cpu").eval()
         forward = None
         if not reference:
             size = ModelSize.of(image_processor) if compiled else None
@@ -229,6 +233,22 @@ class SemanticSegmentationPredictor(Predictor):
             import torch
 
             torch.cuda.empty_cache()
+
+
+def _moved(model: Any, device: str) -> Any:
+    """The model on a device.
+
+    Raises:
+        ModelError: the device does not take it: a driver too old, memory that others hold.
+    """
+    try:
+        return model.to(device)
+    except RuntimeError as error:  # torch's errors of CUDA are of this kind
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"the model cannot be put on the GPU of {platform.node()}: {reason}. Free the GPU, mend"
+            " its driver, or use --gpus-per-worker 0"
+        ) from error
 
 
 def _name_of(data: Any, rows: Sequence[int]) -> str:

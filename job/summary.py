@@ -8,6 +8,7 @@ from job.pipeline import Plan
 from job.presentable import presentable
 from job.progress import duration
 from job.receipts import PREDICTING, Receipt
+from job.resources import Cluster, request
 from job.verification import Verdict
 
 
@@ -61,17 +62,31 @@ def is_good(receipt: Receipt, max_error_rate: float) -> bool:
 
 def of_plan(plan: Plan) -> str:
     """What a run would do."""
-    images, cluster = plan.images, plan.cluster
+    images = plan.images
     size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
     lines = [
         f"{plan.remaining:,} images to do: {images.images:,} listed ({size}), {plan.done:,} done",
         f"  model     {plan.model.origin.name}, {len(plan.model.labels)} classes",
-        f"  cluster   {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs, {cluster.nodes} nodes",
+        f"  cluster   {_cluster(plan.cluster)}",
         f"  resources {plan.allotment}",
     ]
     if images.other_files:
         lines.insert(1, f"  left out  {images.other_files:,} objects without an image's name")
     return "\n".join(lines)
+
+
+def _cluster(cluster: Cluster) -> str:
+    """What a cluster has, and may grow to."""
+    nodes = len(cluster.nodes)
+    now = request(cluster.cpus, cluster.gpus) if nodes else "no node that takes tasks is up"
+    if nodes:
+        now += f" on {nodes} node{'' if nodes == 1 else 's'}"
+    if cluster.growth is None:
+        return f"{now}; what it may grow to is not known here"
+    kinds = [f"{kind.most:,} with {request(kind.cpus, kind.gpus)}" for kind in cluster.types]
+    if not kinds:
+        return now
+    return f"{now}; may grow to {cluster.growth.most_nodes:,} nodes: at most {', '.join(kinds)}"
 
 
 def of_scores(scores: Scores) -> str:

@@ -1,6 +1,7 @@
 """Tuning: choose precision by measurement, where predictors run, before they start."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,15 @@ def worth_compiling(remaining: int, allotment: Allotment) -> bool:
     return bool(allotment.gpus_per_worker) and remaining / allotment.workers >= COMPILE_FROM
 
 
-def choose_precision(checkpoint: Checkpoint, allotment: Allotment) -> "tuple[Precision, str]":
+def choose_precision(
+    checkpoint: Checkpoint, allotment: Allotment, result: Callable[[Any], Any] = ray.get
+) -> "tuple[Precision, str]":
     """Run the model both ways on a worker like those to come.
+
+    Args:
+        checkpoint: the model.
+        allotment: what such a worker asks for.
+        result: waits for a task and returns its result.
 
     Returns:
         The precision to use, and one line that says why.
@@ -33,7 +41,8 @@ def choose_precision(checkpoint: Checkpoint, allotment: Allotment) -> "tuple[Pre
     task = ray.remote(_seconds_by_precision).options(
         num_cpus=allotment.cpus_per_worker, num_gpus=allotment.gpus_per_worker
     )
-    seconds = ray.get(task.remote(checkpoint, bool(allotment.gpus_per_worker), allotment.threads))
+    asked = task.remote(checkpoint, bool(allotment.gpus_per_worker), allotment.threads)
+    seconds = result(asked)
     half = min((name for name in seconds if name != "float32"), key=lambda name: seconds[name])
     gain = seconds["float32"] / seconds[half]
     if gain >= WORTH:

@@ -14,7 +14,7 @@ from job.errors import JobError, OutputConflictError, StoppedError
 from job.model import ModelCard
 from job.progress import start_tally
 from job.receipts import Measures, Receipt, check_same_maps, new_run_id, read_all
-from job.resources import Cluster, allot
+from job.resources import Cluster, Node, allot
 from job.storage import Location, locate
 
 ORIGIN = Origin("a/model", "c0ffee", "digest-1")
@@ -33,9 +33,8 @@ def output(tmp_path: Path) -> Location:
 @pytest.fixture
 def measures(ray_session: None) -> Measures:
     """Of a run with one predictor on a cluster of two CPUs."""
-    cluster = Cluster(cpus=2, gpus=0, nodes=1)
-    allotment = allot(JobConfig(input="in", output="out"), cluster, 6)
-    return Measures(start_tally(), allotment, cluster)
+    allotment = allot(JobConfig(input="in", output="out"), Cluster((Node(2),)), 6)
+    return Measures(start_tally(), allotment)
 
 
 def started(images: int = 10, done_before: int = 4, **changes: Any) -> Receipt:

@@ -2,70 +2,83 @@
 
 import pytest
 
-from job.config import JobConfig
+from job.autoscaling import Growth, NodeType
+from job.config import JobConfig, load
 from job.errors import ConfigError
-from job.resources import Cluster, allot
+from job.resources import Cluster, Node, allot
 
-LAPTOP = Cluster(cpus=2, gpus=0, nodes=1)
-WORKSTATION = Cluster(cpus=16, gpus=1, nodes=1)
-FLEET = Cluster(cpus=64, gpus=8, nodes=8)
-CPU_FLEET = Cluster(cpus=64, gpus=0, nodes=4)
-ONE = Cluster(cpus=1, gpus=0, nodes=1)
+ONE = Cluster((Node(1),))
+LAPTOP = Cluster((Node(2),))
+WORKSTATION = Cluster((Node(16, 1),))
+FLEET = Cluster((Node(8, 1),) * 8)
+CPU_FLEET = Cluster((Node(16),) * 4)
 EVERY = [ONE, LAPTOP, WORKSTATION, FLEET, CPU_FLEET]
+SPOT_GPUS = Growth((NodeType(cpus=16, gpus=1, most=8),), 8)
+# cluster.yaml's: a head that takes no tasks, and nothing else until a job asks.
+ASLEEP = Cluster((), SPOT_GPUS, head="head")
 
 
 def config(**options: object) -> JobConfig:
     return JobConfig(input="in", output="out", **options)
 
 
-def test_every_core_gets_a_predictor_of_one_thread() -> None:
+def test_every_core_gets_a_predictor_of_one_thread_and_has_it_to_itself() -> None:
     for cluster in (LAPTOP, CPU_FLEET):
         allotment = allot(config(), cluster, 1_000_000)
         assert (allotment.workers, allotment.threads) == (cluster.cpus, 1)
         assert (allotment.gpus_per_worker, allotment.batch_size) == (0, 16)
-        assert allotment.workers * allotment.cpus_per_worker <= cluster.cpus / 2
+        assert allotment.cpus_per_worker == 1
 
 
 def test_a_few_images_are_not_worth_many_models() -> None:
     assert allot(config(), CPU_FLEET, 1).workers == 1
     assert 1 <= allot(config(), CPU_FLEET, 100).workers < 64
+    assert allot(config(), ASLEEP, 10).workers == 1
 
 
-def test_threads_that_the_user_has_set_share_the_cores() -> None:
+def test_threads_that_the_user_has_set_share_the_cores_of_a_node() -> None:
     allotment = allot(config(cpus_per_worker=16), CPU_FLEET, 1_000_000)
     assert (allotment.workers, allotment.threads) == (4, 16)
+    assert allot(config(cpus_per_worker=12), CPU_FLEET, 1_000_000).workers == 4
 
 
 def test_a_gpu_gets_one_predictor_and_large_batches() -> None:
     allotment = allot(config(), WORKSTATION, 1000)
     assert (allotment.workers, allotment.gpus_per_worker) == (1, 1)
     assert allotment.cpus_per_worker == 0, "the CPUs are for decoding"
+    assert allotment.loads_apart
     assert allotment.batch_size == 32
 
 
 def test_every_gpu_of_a_fleet_gets_a_predictor() -> None:
     assert allot(config(), FLEET, 100_000).workers == 8
     assert allot(config(gpus_per_worker=0.5), FLEET, 100_000).workers == 16
-    assert allot(config(gpus_per_worker=3), FLEET, 100_000).workers == 2
 
 
 def test_no_gpus_can_be_chosen_where_there_are_some() -> None:
     allotment = allot(config(gpus_per_worker=0), WORKSTATION, 1_000_000)
     assert (allotment.gpus_per_worker, allotment.workers, allotment.batch_size) == (0, 16, 16)
+    assert allotment.cpus_per_worker == 1
+    assert not allotment.loads_apart
 
 
 def test_what_the_user_has_set_stays_as_set() -> None:
     options = {
         "workers": 3,
-        "cpus_per_worker": 5,
+        "cpus_per_worker": 4,
         "batch_size": 7,
         "images_per_task": 4,
         "images_per_file": 9,
     }
-    for cluster in EVERY:
-        allotment = allot(config(**options), cluster, 1000)
-        assert (allotment.workers, allotment.threads, allotment.batch_size) == (3, 5, 7)
+    for cluster in (WORKSTATION, FLEET, CPU_FLEET):
+        allotment = allot(config(gpus_per_worker=0, **options), cluster, 1000)
+        assert (allotment.workers, allotment.threads, allotment.batch_size) == (3, 4, 7)
         assert (allotment.images_per_task, allotment.images_per_file) == (4, 9)
+
+
+def test_more_workers_than_there_is_room_for_are_as_many_as_there_is_room_for() -> None:
+    assert allot(config(workers=7), LAPTOP, 1000).workers == 2
+    assert allot(config(workers=70), ASLEEP, 100_000).workers == 8
 
 
 def test_a_task_has_no_more_images_than_a_file() -> None:
@@ -79,46 +92,105 @@ def test_a_task_has_no_more_images_than_a_file() -> None:
 
 @pytest.mark.parametrize("cluster", EVERY, ids=str)
 @pytest.mark.parametrize("workers", [None, 1, 2, 7])
-def test_all_stages_fit_in_beside_the_predictors(cluster: Cluster, workers: int | None) -> None:
-    allotment = allot(config(workers=workers), cluster, 1000)
-    asked = allotment.workers * allotment.cpus_per_worker + sum(
-        (allotment.load_cpus, allotment.encode_cpus, allotment.write_cpus)
-    )
-    assert asked <= cluster.cpus + 1e-9
-    assert allotment.workers * allotment.gpus_per_worker <= max(cluster.gpus, workers or 0)
-
-
-@pytest.mark.parametrize("cluster", EVERY, ids=str)
-@pytest.mark.parametrize("workers", [None, 2, 16])
-def test_stages_that_ray_could_fuse_ask_for_unequal_cpus(
-    cluster: Cluster, workers: int | None
+@pytest.mark.parametrize("gpus", [None, 0])
+def test_what_a_job_holds_is_enough_for_it_to_go_on(
+    cluster: Cluster, workers: int | None, gpus: float | None
 ) -> None:
-    """Ray fuses tasks with the actors or tasks after them where both ask for the same."""
-    allotment = allot(config(workers=workers, gpus_per_worker=0), cluster, 1000)
-    assert allotment.load_cpus != allotment.cpus_per_worker
-    assert allotment.encode_cpus != allotment.write_cpus
+    """Nothing is left to ask for once predictors run: or tasks do that end by themselves."""
+    allotment = allot(config(workers=workers, gpus_per_worker=gpus), cluster, 1000)
+    if allotment.loads_apart:
+        assert allotment.cpus_per_worker == 0, "predictors leave all CPUs to the loading tasks"
+        assert allotment.load_cpus <= cluster.cpus
+    assert allotment.workers * allotment.cpus_per_worker <= cluster.cpus
+    assert allotment.workers * allotment.gpus_per_worker <= cluster.gpus
+
+
+# A cluster that grows
+
+
+def test_on_a_sleeping_cluster_all_that_may_come_is_asked_for() -> None:
+    allotment = allot(config(), ASLEEP, 1_000_000)
+    assert (allotment.workers, allotment.workers_now) == (8, 0)
+    assert (allotment.gpus_per_worker, allotment.load_cpus) == (1, 1)
+    assert str(allotment).startswith("up to 8 predictors with 1 GPU each")
+    assert allotment.images_per_file == 4096
+
+
+def test_tasks_that_ask_for_nothing_are_kept_off_a_head_that_takes_no_tasks() -> None:
+    assert allot(config(), ASLEEP, 100).placement == {"label_selector": {"ray.io/node-id": "!head"}}
+    assert allot(config(), LAPTOP, 100).placement == {}
+
+
+def test_gpus_that_may_come_count_more_than_cpus_that_are_here() -> None:
+    cluster = Cluster((Node(16), Node(16)), Growth((NodeType(16, 0, 2), NodeType(8, 1, 2)), 4))
+    allotment = allot(config(), cluster, 1_000_000)
+    assert (allotment.workers, allotment.gpus_per_worker) == (2, 1)
+
+
+def test_one_node_of_several_that_may_come_does_not_decide_for_good() -> None:
+    cluster = Cluster((Node(16, 1),), SPOT_GPUS)
+    allotment = allot(config(), cluster, 1_000_000)
+    assert (allotment.workers, allotment.workers_now) == (8, 1)
+    assert "up to 8 predictors" in str(allotment)
+
+
+def test_all_nodes_together_may_be_fewer_than_those_of_each_kind() -> None:
+    growth = Growth((NodeType(16, 1, 8), NodeType(96, 8, 8)), 9)
+    assert Cluster((), growth).fits(0, 1) == 8 * 8 + 1
+
+
+def test_where_nobody_knows_what_may_come_what_is_asked_for_is_believed() -> None:
+    unknown = Cluster((), growth=None)
+    allotment = allot(config(workers=8, gpus_per_worker=1), unknown, 1_000_000)
+    assert (allotment.workers, allotment.workers_now, allotment.gpus_per_worker) == (8, 0, 1)
+    assert allot(config(gpus_per_worker=2), unknown, 1_000_000).workers == 1
+    assert allot(config(), unknown, 1_000_000).workers == 1
+
+
+# What cannot be had
 
 
 def test_a_cluster_without_cpus_is_named() -> None:
-    with pytest.raises(ConfigError, match="no CPUs for tasks; add worker nodes"):
-        allot(config(), Cluster(cpus=0, gpus=4, nodes=1), 10)
+    with pytest.raises(ConfigError, match=r"no CPUs for tasks, and it adds none by itself\. Add"):
+        allot(config(), Cluster(()), 10)
+    with pytest.raises(ConfigError, match="GPUs but no CPUs for the tasks that load images"):
+        allot(config(), Cluster((Node(0, 4),)), 10)
 
 
-@pytest.mark.parametrize(("asked", "cluster"), [(1, LAPTOP), (0.5, LAPTOP), (2, WORKSTATION)])
-def test_gpus_that_the_cluster_has_not_are_refused(asked: float, cluster: Cluster) -> None:
-    pattern = f"--gpus-per-worker {asked:g}: the cluster has {cluster.gpus:g} GPUs.*Use 0"
-    with pytest.raises(ConfigError, match=pattern):
+@pytest.mark.parametrize(
+    ("asked", "cluster", "has"),
+    [
+        (1, LAPTOP, "the largest node has 2 CPUs, and it adds none by itself"),
+        (0.5, LAPTOP, "the largest node has 2 CPUs"),
+        (2, WORKSTATION, "the largest node has 1 GPU, 16 CPUs"),
+        (2, FLEET, "the largest node has 1 GPU, 8 CPUs"),
+        (2, ASLEEP, "the largest node has 1 GPU, 16 CPUs, no node that it may add has more"),
+    ],
+)
+def test_gpus_that_no_single_node_has_are_refused(asked: float, cluster: Cluster, has: str) -> None:
+    with pytest.raises(ConfigError, match=f"--gpus-per-worker {asked:g}: .*fit on one node.*{has}"):
         allot(config(gpus_per_worker=asked), cluster, 10)
 
 
+def test_cpus_that_no_single_node_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--cpus-per-worker 17: .* the largest node has 16 CPUs"):
+        allot(config(cpus_per_worker=17), CPU_FLEET, 10)
+
+
+def test_part_of_a_gpu_beside_whole_ones_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--gpus-per-worker '1.5': .*only whole GPUs"):
+        load({"input": "in", "output": "out", "gpus_per_worker": "1.5"})
+
+
 def test_an_allotment_reads_as_a_line() -> None:
-    text = str(allot(config(workers=1, cpus_per_worker=2), LAPTOP, 1000))
-    assert text.startswith("1 predictor with 2 threads each, batches of 16, ")
-    assert "with 1 thread each" in str(allot(config(), ONE, 1000))
-    assert "\n" not in text
-    assert str(allot(config(), FLEET, 1000)).startswith("8 predictors with 1 GPU each")
+    assert str(allot(config(), WORKSTATION, 100_000)) == (
+        "1 predictor with 1 GPU each, batches of 32, 64 images per task, 4096 per file"
+    )
+    assert str(allot(config(), LAPTOP, 1000)) == (
+        "2 predictors with 1 thread each, batches of 16, 56 images per task, 62 per file"
+    )
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_ray_is_asked_what_the_cluster_has() -> None:
-    assert Cluster.now() == Cluster(cpus=2, gpus=0, nodes=1)
+    assert Cluster.now() == Cluster((Node(2),))

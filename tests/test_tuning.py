@@ -7,10 +7,10 @@ import pytest
 
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
-from job.resources import Cluster, allot
+from job.resources import Cluster, Node, allot
 from job.tuning import COMPILE_FROM, choose_precision, worth_compiling
 
-HERE = Cluster(cpus=2, gpus=0, nodes=1)
+HERE = Cluster((Node(2),))
 CONFIG = JobConfig(input="in", output="out")
 
 
@@ -26,7 +26,7 @@ def test_precision_is_measured_where_predictors_run(model_dir: Path) -> None:
 
 def test_compiling_is_for_long_runs_on_gpus() -> None:
     on_cpus = allot(CONFIG, HERE, 10**9)
-    on_gpus = allot(CONFIG, Cluster(cpus=64, gpus=4, nodes=4), 10**9)
+    on_gpus = allot(CONFIG, Cluster((Node(16, 1),) * 4), 10**9)
     assert not worth_compiling(10**9, on_cpus)
     assert worth_compiling(4 * COMPILE_FROM, on_gpus)
     assert not worth_compiling(4 * COMPILE_FROM - 1, on_gpus)

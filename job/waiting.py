@@ -1,0 +1,142 @@
+"""Waiting: what a run has asked the cluster for and not got yet, said, and not for ever."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from job.autoscaling import launches
+from job.errors import JobError
+from job.resources import Allotment, request
+
+if TYPE_CHECKING:
+    from job.progress import Snapshot
+
+_LOOK_EVERY = 1.0  # seconds
+
+
+class WorkersWatch:
+    """Looks whether a run has workers, tells what it waits for, and ends a wait that is too long.
+
+    Args:
+        allotment: what the run asks for.
+        timeout: seconds without a single worker after which the run ends.
+    """
+
+    def __init__(self, allotment: Allotment, timeout: float) -> None:
+        self._allotment = allotment
+        self._timeout = timeout
+        self._running = self._missing = 0
+        self._last_worked = time.monotonic()
+
+    def look(self, executor: Any) -> None:
+        """See how many predictors are up; called from Ray Data's own loop, which an error ends.
+
+        Raises:
+            JobError: none has been up for too long.
+        """
+        pools = [pool for op in executor._topology for pool in op.get_autoscaling_actor_pools()]
+        self._running = sum(pool.num_alive_actors() for pool in pools)
+        self._missing = sum(pool.current_size() for pool in pools) - self._running
+        if self._running or not self._missing:
+            self._last_worked = time.monotonic()
+        self.check()
+
+    def check(self) -> None:
+        """End a wait that is too long.
+
+        Raises:
+            JobError: saying what was asked for, and what the cluster has.
+        """
+        if time.monotonic() - self._last_worked > self._timeout:
+            raise JobError(
+                f"no worker came within {self._timeout:g} s (--worker-timeout):"
+                f" {self._asked(0)}. What is committed stays; the same command goes on once the"
+                " cluster has room"
+            )
+
+    def describe(self, snapshot: "Snapshot") -> str:
+        """What a run that has nothing done, or nobody at work, is waiting for; else nothing."""
+        allotment = self._allotment
+        if not self._running and not self._missing:
+            return "the last maps are being written" if snapshot.done else "starting up"
+        if not self._running:
+            # A predictor counts from when its model is loaded.
+            if snapshot.arrived and not snapshot.done:
+                return f"{_predictors(snapshot.arrived)} loading the model"
+            return f"waiting for workers: {self._asked(snapshot.arrived)}"
+        if not snapshot.begun and allotment.loads_apart:
+            needed = request(allotment.load_cpus, 0)
+            return f"waiting for CPUs to load images with: {needed} for each task; {free()}"
+        if not snapshot.done:
+            return "starting up"
+        if self._missing:
+            return f"{self._running} of {_predictors(self._running + self._missing)} here"
+        return ""
+
+    def _asked(self, here: int) -> str:
+        allotment = self._allotment
+        return f"{here} of {allotment.workers} here ({allotment.each} each); {free()}"
+
+    @contextmanager
+    def over_dataset(self) -> Iterator[None]:
+        """Within the context, Ray Data lets this look at what it executes."""
+        watch = self
+
+        class Looking(ExecutionCallback):
+            _next = 0.0
+
+            def on_execution_step(self, executor: Any) -> None:
+                if time.monotonic() >= self._next:  # a step takes a tenth of a second
+                    self._next = time.monotonic() + _LOOK_EVERY
+                    watch.look(executor)
+
+        context = DataContext.get_current()
+        before = (
+            context.custom_execution_callback_classes,
+            context.execution_no_progress_timeout_s,
+            context.max_consecutive_actor_init_deaths,
+        )
+        context.custom_execution_callback_classes = [*before[0], Looking]
+        # Ray's own limit would end a run that waits for a node, or for another job, unexplained.
+        context.execution_no_progress_timeout_s = -1
+        # A spot node may vanish while its predictor loads the model.
+        context.max_consecutive_actor_init_deaths = 8
+        try:
+            yield
+        finally:
+            (
+                context.custom_execution_callback_classes,
+                context.execution_no_progress_timeout_s,
+                context.max_consecutive_actor_init_deaths,
+            ) = before
+
+    def result(self, task: Any, say: Callable[[str], None], every: float = 5.0) -> Any:
+        """What a task with a predictor's resources returns, telling what it waits for until then.
+
+        Raises:
+            JobError: it found no place in time.
+        """
+        self._last_worked = time.monotonic()
+        while not ray.wait([task], timeout=every)[0]:
+            say(f"waiting for a worker to measure on: {self._asked(0)}")
+            self.check()
+        return ray.get(task)
+
+
+def free() -> str:
+    """What of the cluster nobody holds now, in words; and what its autoscaler is doing."""
+    has, left = ray.cluster_resources(), ray.available_resources()
+    kinds = [kind for kind in ("GPU", "CPU") if has.get(kind)]
+    parts = [f"{left.get(kind, 0):g} of {has[kind]:g} {kind}s" for kind in kinds]
+    now = f"free now: {', '.join(parts)}" if parts else "no node that takes tasks is up"
+    coming = launches()
+    return f"{now}; {coming}" if coming else now
+
+
+def _predictors(count: int) -> str:
+    return f"{count} predictor{'s' if count != 1 else ''}"
