@@ -31,6 +31,49 @@ _LOOK_EVERY = 0.2  # seconds
 _LAST_RESORT = 5.0  # seconds after a timeout that has not been noticed
 
 
+class _Company:
+    """Who works in this process: several threads together, or one alone.
+
+    A process that dies while an image is worked on alone is blamed on that image, so no other
+    thread may be at work then.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._together = 0
+        self._is_alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Work beside others, when nobody is alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone)
+            self._together += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._together -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work when all others have ended; they wait."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone)
+            self._is_alone = True
+            self._changed.wait_for(lambda: not self._together)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()
+
+
+_company = _Company()
+
+
 class StoppingError(Exception):
     """The run is coming to an end: begin nothing new."""
 
@@ -112,7 +155,8 @@ class Guard:
             return list(work(everything))
         before, hung = self._begin(ids)
         if not before and not hung:
-            outcomes: list[T | ImageError] = list(work(everything))
+            with _company.shared():
+                outcomes: list[T | ImageError] = list(work(everything))
         else:
             outcomes = [
                 self._late()
@@ -127,13 +171,14 @@ class Guard:
         self, number: int, position: int, work: Callable[[Sequence[int]], Sequence[T]]
     ) -> T | ImageError:
         alone = f"{self._stage} alone"
-        before, _, _ = ray.get(self._tally.begin.remote(alone, [number]))
-        if before >= DEATHS:
-            # Not ended: the next image may kill this task, and then this one is not tried again.
-            return ImageError("crashed", f"the process working on it died, {before} times")
-        (outcome,) = work([position])
-        self._tally.end.remote(alone, [number])
-        return outcome
+        with _company.alone():
+            before, _, _ = ray.get(self._tally.begin.remote(alone, [number]))
+            if before >= DEATHS:
+                # Not ended: the next image may kill this task, and then this is not tried again.
+                return ImageError("crashed", f"the process working on it died, {before} times")
+            (outcome,) = work([position])
+            self._tally.end.remote(alone, [number])
+            return outcome
 
     def _late(self) -> ImageError:
         message = f"took longer than {self._timeout:g} s; raise --image-timeout if that is expected"

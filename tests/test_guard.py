@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -112,3 +113,40 @@ def test_code_that_never_lets_go_of_the_interpreter_is_ended_as_well() -> None:
     assert time.monotonic() - started < 30
     assert ended.returncode != 0
     assert "Timeout" in ended.stderr
+
+
+def test_an_image_that_is_done_alone_has_no_other_thread_beside_it() -> None:
+    """Else the death of the process, by the other thread's image, would be blamed on it."""
+    from job.guard import _company
+
+    at_work: list[str] = []
+    seen: list[list[str]] = []
+    begun = threading.Event()
+
+    def together() -> None:
+        with _company.shared():
+            at_work.append("together")
+            begun.set()
+            time.sleep(0.2)
+            at_work.remove("together")
+
+    def alone() -> None:
+        begun.wait()
+        with _company.alone():
+            seen.append(list(at_work))
+            at_work.append("alone")
+            time.sleep(0.2)
+            at_work.remove("alone")
+
+    def late() -> None:
+        begun.wait()
+        time.sleep(0.1)  # while the one who wants to be alone still waits
+        with _company.shared():
+            seen.append(list(at_work))
+
+    threads = [threading.Thread(target=one) for one in (together, alone, alone, late)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert seen == [[], [], []]

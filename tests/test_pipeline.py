@@ -15,6 +15,7 @@ from job.config import JobConfig
 from job.errors import ConfigError, JobError, OutputConflictError, StorageError
 from job.labels import palette
 from tests.conftest import LABELS, make_model, picture, write_pictures
+from tests.end_to_end.apart import load_apart
 from tests.outputs import (
     agreement_with_sequential,
     check_each_image_once,
@@ -45,6 +46,20 @@ def test_every_map_equals_sequential_inference(output: Path, model_dir: Path) ->
     assert len(rows(output, "maps")) == 24
     check_equal_to_sequential(output, model_dir)
     assert len({label for row in rows(output, "maps") for label in np.unique(ids(row))}) > 2
+
+
+def test_images_loaded_apart_have_the_same_maps(
+    output: Path, pictures: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside GPUs loading and encoding are tasks around the predictors, on CPUs a part of them."""
+    monkeypatch.setattr(pipeline, "allot", pipeline.allot)  # to be put back
+    load_apart()
+    pipeline.run(config(pictures, tmp_path, model_dir, images_per_file=8, images_per_task=4))
+    known = {row["id"]: row for row in rows(output, "maps")}
+    found = rows(tmp_path, "maps")
+    assert len(found) == len(known) == 24
+    for row in found:
+        assert {**row, "run_id": ""} == {**known[row["id"]], "run_id": ""}
 
 
 def test_rotated_images_have_maps_of_the_upright_size(output: Path) -> None:

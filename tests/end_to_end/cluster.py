@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine: ``python -m tests.end_to_end.cluster CPUS ...``.
+"""A cluster of several nodes on this machine: ``python -m tests.end_to_end.cluster GPUS CPUS ...``.
 
 Says where it is in one line of JSON, and is there until its process group is killed.
 """
@@ -14,7 +14,8 @@ def main() -> None:
     """Start a head that takes no work and a worker node for each number of CPUs."""
     plain = {"include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **plain})
-    nodes = [cluster.add_node(num_cpus=int(cpus), **plain) for cpus in sys.argv[1:]]
+    gpus, *nodes_cpus = map(int, sys.argv[1:])
+    nodes = [cluster.add_node(num_cpus=cpus, num_gpus=gpus, **plain) for cpus in nodes_cpus]
     raylet = nodes[-1].all_processes["raylet"][0].process.pid
     place = {"address": cluster.address, "worker": nodes[-1].node_id, "raylet": raylet}
     print(json.dumps(place), flush=True)

@@ -1,7 +1,8 @@
 """The job on a Ray whose decoder and model have faults: ``python -m tests.end_to_end.poisoned``.
 
 Files that begin with ``CRASH`` kill the process that decodes them, those with ``HANG`` hold it up;
-a picture that is black throughout kills the process that predicts on it.
+a picture that is black throughout kills the process that predicts on it. With ``LOADS_APART`` in
+the environment images are loaded in tasks of their own (``apart.py``).
 """
 
 import ctypes
@@ -49,7 +50,10 @@ def main() -> int:
     """Run the job's command line there."""
     from job import cli
     from tests.conftest import start_ray
+    from tests.end_to_end.apart import load_apart
 
+    if os.environ.get("LOADS_APART"):
+        load_apart()
     # Workers run the hook before they know where this process has its modules from.
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     start_ray(runtime_env={"worker_process_setup_hook": hurt})

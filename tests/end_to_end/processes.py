@@ -71,12 +71,12 @@ def started(
 
 
 @contextmanager
-def worker_nodes(*cpus: int) -> Iterator[dict[str, str]]:
-    """A head without CPUs and a worker node for each number of them.
+def worker_nodes(*cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
+    """A head without CPUs and a worker node for each number of them, each with so many GPUs.
 
     Gives its address, and the id and the raylet's process number of the last worker node.
     """
-    command = [sys.executable, "-m", "tests.end_to_end.cluster", *map(str, cpus)]
+    command = [sys.executable, "-m", "tests.end_to_end.cluster", str(gpus), *map(str, cpus)]
     with started(command) as process:
         assert process.stdout is not None
         first = process.stdout.readline()

@@ -49,21 +49,48 @@ def kill_one(session: int, kind: str) -> None:
     os.kill(victims[0], signal.SIGKILL)
 
 
-def test_killed_predictor_and_killed_decoder_cost_nothing(
-    job_command: Command, many: Path, model_dir: Path, tmp_path: Path
+def check_nothing_lost(
+    words: list[str], output: Path, model_dir: Path, kill: Callable[[int], None]
 ) -> None:
-    output = tmp_path / "out"
-    words = job_command(many, output, *SMALL_STEPS)
+    """A run in whose midst something is killed has the maps that it would have had."""
     with started(words) as process:
-        kill_one(process.pid, r"ray::ReadManifest")
-        wait_for(lambda: any(output.glob("maps/*.parquet")), 120, "the first maps", every=0.01)
-        kill_one(process.pid, r"ray::MapWorker")
+        kill(process.pid)
         finished = outcome(process)
     assert finished.exit_code == 0, finished.stderr
     assert f"{IMAGES} maps of {IMAGES} images" in finished.stdout
     assert "Traceback" not in finished.stderr
     check_each_image_once(output, IMAGES)
     check_equal_to_sequential(output, model_dir)
+
+
+def test_killed_predictors_cost_nothing(
+    job_command: Command, many: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+
+    def kill(session: int) -> None:
+        kill_one(session, r"ray::MapWorker")
+        wait_for(lambda: any(output.glob("maps/*.parquet")), 120, "the first maps", every=0.01)
+        kill_one(session, r"ray::MapWorker")
+
+    check_nothing_lost(job_command(many, output, *SMALL_STEPS), output, model_dir, kill)
+
+
+def test_killed_predictor_and_killed_decoder_of_their_own_cost_nothing(
+    job_command: Command, many: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    words = [
+        "tests.end_to_end.apart" if word == "job" else word
+        for word in job_command(many, output, *SMALL_STEPS)
+    ]
+
+    def kill(session: int) -> None:
+        kill_one(session, r"ray::ReadManifest")
+        wait_for(lambda: any(output.glob("maps/*.parquet")), 120, "the first maps", every=0.01)
+        kill_one(session, r"ray::MapWorker")
+
+    check_nothing_lost(words, output, model_dir, kill)
 
 
 def test_killed_node_costs_nothing(
@@ -85,8 +112,9 @@ def test_killed_node_costs_nothing(
     assert verification.verify(locate(str(output)), deep=True).is_complete
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["in one", "loaded apart"])
 def test_image_that_crashes_or_hangs_its_process_becomes_a_row(
-    many: Path, model_dir: Path, tmp_path: Path
+    apart: bool, many: Path, model_dir: Path, tmp_path: Path
 ) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -105,7 +133,8 @@ def test_image_that_crashes_or_hangs_its_process_becomes_a_row(
 
     options = ("--image-timeout=4", "--max-error-rate=0.5", *SMALL_STEPS)
     words = ["run", str(source), str(output), "--model", str(model_dir), *options]
-    finished = finish([sys.executable, "-m", "tests.end_to_end.poisoned", *words], timeout=300)
+    poisoned = [sys.executable, "-m", "tests.end_to_end.poisoned", *words]
+    finished = finish(poisoned, {"LOADS_APART": "1"} if apart else None, timeout=300)
 
     assert finished.exit_code == 0, finished.stderr
     assert "12 maps of 16 images" in finished.stdout

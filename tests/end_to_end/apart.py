@@ -1,0 +1,35 @@
+"""The job as it goes beside GPUs, on CPUs: ``python -m tests.end_to_end.apart run …``.
+
+Images are loaded in tasks ahead of the predictors and maps encoded in tasks behind them, as the
+job does it wherever predictors have GPUs.
+"""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+from job import pipeline
+from job.resources import Allotment
+
+
+def load_apart() -> None:
+    """Have runs of this process do so: one predictor, and what is left of the CPUs for tasks."""
+    allot = pipeline.allot
+
+    def allot_apart(*arguments: Any) -> Allotment:
+        allotment = allot(*arguments)
+        return replace(allotment, workers=1, workers_now=1, load_cpus=1.0)
+
+    pipeline.allot = allot_apart
+
+
+def main() -> int:
+    """Run the job's command line so."""
+    from job import cli
+
+    load_apart()
+    return cli.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
