@@ -143,6 +143,8 @@ class BatchPredictor:
                 min_size=min_scoring_workers,
                 max_size=max_scoring_workers,
                 initial_size=min_scoring_workers,
+                # What waits for a busy worker is lost to one that comes later.
+                max_tasks_in_flight_per_actor=max(2, at_once),
                 max_concurrent_calls_per_actor=at_once,
                 enable_true_multi_threading=at_once > 1,
             ),

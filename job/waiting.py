@@ -72,11 +72,10 @@ class WorkersWatch:
         if not snapshot.begun and allotment.loads_apart:
             needed = request(allotment.load_cpus, 0)
             return f"waiting for CPUs to load images with: {needed} for each task; {free()}"
-        if not snapshot.done:
-            return "starting up"
+        said = [] if snapshot.done else ["starting up"]
         if self._missing:
-            return f"{self._running} of {_predictors(self._running + self._missing)} here"
-        return ""
+            said.append(f"{self._running} of {_predictors(self._running + self._missing)} here")
+        return ", ".join(said)
 
     def _asked(self, here: int) -> str:
         allotment = self._allotment

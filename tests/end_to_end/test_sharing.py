@@ -75,7 +75,8 @@ def test_a_job_goes_on_with_what_another_application_has_left_and_says_when_that
     with worker_nodes(2) as cluster:
         env = {"RAY_ADDRESS": cluster["address"]}
         with another_application(cluster["address"], 1):
-            finished = finish(job_command(some, tmp_path / "half"), env, timeout=300)
+            small = ("--images-per-task=2", "--images-per-file=4")
+            finished = finish(job_command(some, tmp_path / "half", *small), env, timeout=300)
             assert finished.exit_code == 0, finished.stderr
             assert f"{IMAGES} maps of {IMAGES} images" in finished.stdout
             assert "1 of 2 predictors here" in finished.stderr

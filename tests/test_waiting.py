@@ -1,0 +1,130 @@
+"""Waiting: what a run lacks is told in words, and no wait is longer than it may be."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import ray
+from ray.data import DataContext
+
+from job.config import JobConfig
+from job.errors import JobError
+from job.progress import Snapshot
+from job.resources import Allotment, Cluster, Node, allot
+from job.waiting import WorkersWatch
+
+LAPTOP = Node(2)
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@dataclass
+class Pool:
+    """A pool of predictors, as Ray Data has it."""
+
+    alive: int
+    size: int
+
+    def num_alive_actors(self) -> int:
+        return self.alive
+
+    def current_size(self) -> int:
+        return self.size
+
+
+@dataclass
+class Executor:
+    """What Ray Data's callbacks are given: one step with a pool, and one without."""
+
+    pool: Pool
+    _topology: list[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        class Step:
+            def __init__(self, pools: list[Pool]) -> None:
+                self.get_autoscaling_actor_pools = lambda: pools
+
+        self._topology = [Step([]), Step([self.pool])]
+
+
+def allotment(node: Node = LAPTOP) -> Allotment:
+    return allot(JobConfig(input="in", output="out"), Cluster((node,)), 1000)
+
+
+def looking(alive: int, size: int, asked: Allotment | None = None) -> WorkersWatch:
+    watch = WorkersWatch(asked or allotment(), timeout=60)
+    watch.look(Executor(Pool(alive, size)))
+    return watch
+
+
+def test_until_a_worker_is_here_it_says_what_it_asks_for_and_what_is_free() -> None:
+    said = looking(alive=0, size=2).describe(Snapshot())
+    assert said == "waiting for workers: 0 of 2 here (1 CPU each); free now: 2 of 2 CPUs"
+
+
+def test_a_worker_that_is_here_loads_the_model_first() -> None:
+    assert looking(alive=0, size=2).describe(Snapshot(arrived=1)) == "1 predictor loading the model"
+
+
+def test_some_that_are_still_missing_are_told() -> None:
+    watch = looking(alive=1, size=2)
+    assert watch.describe(Snapshot(arrived=1, begun=True)) == (
+        "starting up, 1 of 2 predictors here"
+    )
+    assert watch.describe(Snapshot(arrived=2, begun=True, maps=7)) == "1 of 2 predictors here"
+    assert looking(alive=2, size=2).describe(Snapshot(arrived=2, begun=True, maps=7)) == ""
+
+
+def test_predictors_that_wait_for_cpus_to_load_images_with_say_so() -> None:
+    gpus = allotment(Node(2, 2))
+    said = looking(2, 2, gpus).describe(Snapshot(arrived=2))
+    assert said.startswith("waiting for CPUs to load images with: 1 CPU for each task; free now: ")
+    assert looking(2, 2, gpus).describe(Snapshot(arrived=2, begun=True)) == "starting up"
+
+
+def test_workers_that_all_went_away_are_waited_for_again() -> None:
+    said = looking(alive=0, size=2).describe(Snapshot(arrived=2, begun=True, maps=7))
+    assert said.startswith("waiting for workers: ")
+
+
+def test_a_wait_without_any_worker_ends_in_a_sentence() -> None:
+    watch = WorkersWatch(allotment(), timeout=0.2)
+    watch.look(Executor(Pool(0, 2)))
+    time.sleep(0.3)
+    with pytest.raises(JobError, match=r"came within 0\.2 s \(--worker-timeout\): 0 of 2"):
+        watch.look(Executor(Pool(0, 2)))
+
+
+def test_a_worker_that_is_here_and_one_that_is_no_longer_needed_end_no_wait() -> None:
+    watch = WorkersWatch(allotment(), timeout=0.2)
+    for alive, size in ((1, 2), (1, 2), (0, 0)):
+        time.sleep(0.15)
+        watch.look(Executor(Pool(alive, size)))
+
+
+def test_ray_data_ends_what_waits_too_long_and_has_its_settings_back_afterwards() -> None:
+    before = list(DataContext.get_current().custom_execution_callback_classes)
+
+    class Never:
+        def __call__(self, batch: Any) -> Any:
+            return batch
+
+    watch = WorkersWatch(allotment(), timeout=3)
+    with watch.over_dataset():
+        pool = ray.data.ActorPoolStrategy(size=1)
+        waiting = ray.data.range(4).map_batches(Never, compute=pool, num_cpus=100)
+        with pytest.raises(Exception, match="no worker came within 3 s"):
+            waiting.materialize()
+    assert DataContext.get_current().custom_execution_callback_classes == before
+
+
+def test_a_task_that_finds_no_place_is_waited_for_aloud_and_not_for_ever() -> None:
+    said: list[str] = []
+    asked = ray.remote(num_cpus=100)(lambda: 1).remote()
+    watch = WorkersWatch(allotment(), timeout=1)
+    with pytest.raises(JobError, match="no worker came within 1 s"):
+        watch.result(asked, said.append, every=0.3)
+    assert said[0].startswith("waiting for a worker to measure on: 0 of 2 here (1 CPU each)")
+    ray.cancel(asked)
+    assert watch.result(ray.remote(lambda: 7).remote(), said.append) == 7
