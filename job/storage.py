@@ -79,7 +79,7 @@ class Location:
         if isinstance(self.fs, S3):
             return self.fs.fetch(path, etag, size)
         if self.is_local:
-            return _read_unchanged(_as_named(path), etag)
+            return _read_unchanged(as_named(path), etag)
         data = bytes(self.fs.cat_file(path))
         if size is not None and len(data) != size:
             raise ChangedError(path)
@@ -181,7 +181,7 @@ def locate(
     return Location(fs, path.rstrip("/") or "/")
 
 
-def _as_named(path: str) -> str:
+def as_named(path: str) -> str:
     """The file that :attr:`Location.uri` means: with the bytes that it has spelt out."""
     if os.path.exists(path):
         return path
