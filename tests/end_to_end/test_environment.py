@@ -264,16 +264,16 @@ can_hide = pytest.mark.skipif(
 
 @contextmanager
 def node_without(folder: Path | None, address: str) -> Iterator[int]:
-    """One more node of a cluster, with one CPU, that has an empty folder there.
+    """One more node of a cluster, with two CPUs, that has an empty folder there.
 
     Gives the number of its process, in whose mount namespace its workers are.
     """
     hide = f"mount -t tmpfs none '{folder}' && " if folder else ""
     ray = f"{Path(sys.executable).parent}/ray"
-    start = f"{hide}exec '{ray}' start --address={address} --num-cpus=1 --block"
+    start = f"{hide}exec '{ray}' start --address={address} --num-cpus=2 --block"
     command = ["unshare", "--mount", "--propagation=private", "sh", "-c", start]
     with started(command, {"PYTHONPATH": str(ROOT)}) as process:
-        wait_for(lambda: nodes(address) == 3 or process.poll() is not None, 60, "the node")
+        wait_for(lambda: nodes(address) == 3 or process.poll() is not None, 120, "the node")
         assert process.poll() is None, process.communicate()
         yield process.pid
 
@@ -320,7 +320,7 @@ def test_a_mount_that_goes_away_on_one_node_blames_no_image(
     command = job_command(source, output, *SMALL, "--workers=1")
     with worker_nodes(1) as cluster, node_without(None, cluster["address"]) as node:
         with started(command, {"RAY_ADDRESS": cluster["address"]}) as process:
-            wait_for(lambda: any(output.glob("maps/*.parquet")), 120, "the first maps", every=0.01)
+            wait_for(lambda: any(output.glob("runs/*.json")), 240, "the work to begin", every=0.01)
             enter = ["nsenter", f"--target={node}", "--mount"]
             subprocess.run([*enter, "mount", "-t", "tmpfs", "none", str(source)], check=True)
             finished = outcome(process)
