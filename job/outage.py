@@ -18,7 +18,7 @@ from job.errors import StorageError
 # Images in a row, of the run or of one node, that the environment has kept from being read.
 LIMIT = 32
 # Seconds for what is in flight to be committed, once the run is to end.
-GRACE = 30.0
+GRACE = 120.0
 
 
 @dataclass(frozen=True)
