@@ -198,7 +198,7 @@ class Fetcher:
         kind, reason = doubt.kind, doubt.reason
         is_local = _scheme(listed.uri) == "file"
         if kind == "missing":
-            look = "Is it mounted here?" if is_local else "Is it the same bucket and endpoint?"
+            look = "Check the mount" if is_local else "Check the bucket and the endpoint"
             reason = f"nothing of what was listed is there: {reason}. {look}"
             kind = "mount" if is_local else "bucket"
         if kind == "forbidden":

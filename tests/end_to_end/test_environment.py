@@ -326,7 +326,7 @@ def test_a_mount_that_goes_away_on_one_node_blames_no_image(
             finished = outcome(process)
         assert rows(output, "errors") == []
         assert finished.exit_code == 3, finished.stdout + finished.stderr
-        check_sentence(finished.stderr, f"INPUT {source}", "on node", "Is it mounted here?")
+        check_sentence(finished.stderr, f"INPUT {source}", "on node", "Check the mount")
         assert maps(output) < images
         subprocess.run([*enter, "umount", str(source)], check=True)
         again = finish(command, {"RAY_ADDRESS": cluster["address"]})
