@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,13 +12,16 @@ from typing import Any
 import numpy as np
 from ray.data.preprocessor import Preprocessor
 
-from job import images, storage
+from job import images, outage
 from job.errors import ImageError
+from job.fetching import Doubt, Fetcher, Listed
 from job.guard import TASK_RETRIES, Guard, StoppingError
 from job.model import ModelSize
+from job.outage import Fault
 from job.presentable import presentable
+from job.s3 import DEFAULT_PATIENCE, Patience
 from job.stopwatch import Stopwatch
-from job.storage import Location
+from job.storage import Location, StorageOptions
 
 # Pillow's limits are the whole process's: threads that load different batches take turns.
 _decoding = threading.Lock()
@@ -28,10 +32,11 @@ class ImageLoader(Preprocessor):
 
     Input columns: those of the manifest. Output: ``id``, ``uri``, ``height``, ``width`` (of the
     upright image), ``image`` (uint8 RGB, at the model's size where that is exact, else at its own),
-    and ``error`` (empty, or why there is no image, as :func:`failure` writes it).
+    and ``error`` (empty, or why there is no image, as :func:`failure` writes it). Images that could
+    not be read through no fault of theirs are left out, and reported to the tally.
 
     Args:
-        place: any location on the storage that holds the images.
+        place: any location on the storage of INPUT.
         model_size: what to resize to; None to leave images at their own size.
         reduced_side: pixels that reduced JPEGs have at least along each side, see
             :func:`job.images.decode_reduced`; None to decode all of them in full.
@@ -40,6 +45,9 @@ class ImageLoader(Preprocessor):
         byte_limit: the most bytes its file may have.
         timeout: seconds that decoding an image may take.
         fetch_timeout: seconds that fetching one may take, retries included; by default the same.
+        storage_options: what the storages of images of an earlier INPUT are opened with.
+        patience: likewise.
+        witnesses: objects that the driver has just listed, see :mod:`job.fetching`.
         num_cpus: CPUs that one task asks Ray for.
         stopwatch: where the seconds spent are reported.
         tally: the run's tally, for :class:`job.guard.Guard`.
@@ -58,12 +66,14 @@ class ImageLoader(Preprocessor):
         byte_limit: int = 2**29,
         timeout: float = 300.0,
         fetch_timeout: float | None = None,
+        storage_options: StorageOptions | None = None,
+        patience: Patience = DEFAULT_PATIENCE,
+        witnesses: Sequence[Listed] = (),
         num_cpus: float = 1,
         stopwatch: Stopwatch | None = None,
         tally: Any = None,
     ) -> None:
         super().__init__()
-        self._place = place
         self._model_size = model_size
         self._reduced_side = reduced_side
         self._fetch_concurrency = fetch_concurrency
@@ -72,7 +82,16 @@ class ImageLoader(Preprocessor):
         self._fetch_timeout = timeout if fetch_timeout is None else fetch_timeout
         self._num_cpus = num_cpus
         self._stopwatch = stopwatch or Stopwatch()
+        self._tally = tally
         self._guard = Guard("decode", tally, timeout, stops=True)
+        self._fetcher = Fetcher(
+            place,
+            options=storage_options,
+            patience=patience,
+            witnesses=[found for found in witnesses if (found.size or 0) <= byte_limit],
+            timeout=self._fetch_timeout,
+            threads=fetch_concurrency,
+        )
 
     def _get_transform_config(self) -> dict[str, Any]:
         return {
@@ -84,7 +103,7 @@ class ImageLoader(Preprocessor):
 
     def _transform_numpy(self, batch: Any) -> dict[str, np.ndarray]:
         objects = [
-            _Object(int(number), str(uri), None if size is None else int(size), etag)
+            _Object(int(number), Listed(str(uri), None if size is None else int(size), etag))
             for number, uri, size, etag in zip(
                 batch["id"], batch["uri"], batch["size"], batch["etag"], strict=True
             )
@@ -93,68 +112,83 @@ class ImageLoader(Preprocessor):
             ids = [found.id for found in objects]
             outcomes = self._guard.over(ids, lambda some: self._load([objects[i] for i in some]))
         except StoppingError:
+            outage.end_if_due(self._tally)
             objects, outcomes = [], []
-        loaded = [
-            self._failed("decode", outcome) if isinstance(outcome, ImageError) else outcome
-            for outcome in outcomes
-        ]
+        faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
+        self._report(len(outcomes) - len(faults), faults)
+        loaded: list[_Loaded] = []
+        read: list[_Object] = []
+        for found, outcome in zip(objects, outcomes, strict=True):
+            if isinstance(outcome, ImageError):
+                outcome = self._failed("decode", outcome)
+            if isinstance(outcome, _Loaded):
+                loaded.append(outcome)
+                read.append(found)
         self._stopwatch.report()
         return {
-            "id": np.array([found.id for found in objects], np.int64),
-            "uri": np.array([found.uri for found in objects], object),
+            "id": np.array([found.id for found in read], np.int64),
+            "uri": np.array([found.listed.uri for found in read], object),
             "height": np.array([row.height for row in loaded], np.int32),
             "width": np.array([row.width for row in loaded], np.int32),
             "image": stack([row.pixels for row in loaded]),
             "error": np.array([row.error for row in loaded], object),
         }
 
-    def _load(self, objects: Sequence["_Object"]) -> list["_Loaded"]:
+    def _report(self, read: int, faults: list[Fault]) -> None:
+        if self._tally is not None and (read or faults):
+            self._tally.read.remote(outage.this_node(), read, faults)
+
+    def _load(self, objects: Sequence["_Object"]) -> list["_Loaded | Fault"]:
         # Fetching waits on the network and decoding on the CPU: the next images arrive in threads
         # while this one is decoded here.
         pool = ThreadPoolExecutor(self._fetch_concurrency, "fetch")
+        rounds = -(-len(objects) // self._fetch_concurrency)
+        deadline = time.monotonic() + rounds * self._fetch_timeout
+        outcomes: list[_Loaded | Fault] = []
+        doubts: dict[int, tuple[Listed, Doubt]] = {}
         try:
-            arriving = deque(pool.submit(self._fetch, found) for found in objects)
-            # Each is let go of when it is decoded: files may be large.
-            return [self._decode(found, self._arrived(arriving.popleft())) for found in objects]
+            arriving = deque(pool.submit(self._fetch, found.listed) for found in objects)
+            for number, found in enumerate(objects):
+                # Each is let go of when it is decoded: files may be large.
+                data = self._arrived(arriving.popleft(), deadline)
+                if isinstance(data, Doubt):
+                    doubts[number] = found.listed, data
+                    data = ImageError("doubted", data.reason)
+                outcomes.append(self._decode(found, data))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        if doubts:
+            for number, settled in self._fetcher.settle(doubts).items():
+                outcomes[number] = (
+                    settled
+                    if isinstance(settled, Fault)
+                    else self._decode(objects[number], settled)
+                )
+        return outcomes
 
-    def _arrived(self, arriving: "Future[bytes | ImageError]") -> bytes | ImageError:
+    def _arrived(
+        self, arriving: "Future[bytes | ImageError | Doubt]", deadline: float
+    ) -> bytes | ImageError | Doubt:
         try:
-            return arriving.result(self._fetch_timeout)
+            return arriving.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
-            message = f"nothing came within {self._fetch_timeout:g} s; see --image-timeout"
-            return ImageError("timed_out", message, retryable=True)
+            return self._fetcher.late()
 
-    def _fetch(self, found: "_Object") -> bytes | ImageError:
-        if found.size is not None and found.size > self._byte_limit:
+    def _fetch(self, listed: Listed) -> bytes | ImageError | Doubt:
+        if listed.size is not None and listed.size > self._byte_limit:
             return ImageError(
                 "too_large",
-                f"{found.size:,} bytes, over the limit of {self._byte_limit:,}; raise --byte-limit"
+                f"{listed.size:,} bytes, over the limit of {self._byte_limit:,}; raise --byte-limit"
                 " if such images are expected",
             )
         with self._stopwatch.stage("fetch"):
-            try:
-                return self._place.fetch(found.uri, found.etag, found.size)
-            except storage.ChangedError:
-                return ImageError(
-                    "changed", "the object is not the one that was listed", retryable=True
-                )
-            except FileNotFoundError:
-                return ImageError("missing", "the object is gone since it was listed")
-            except PermissionError as error:
-                return ImageError("forbidden", storage.explain(error))
-            except Exception as error:  # filesystems of other clouds have errors of their own
-                return ImageError("fetch_failed", storage.explain(error), retryable=True)
+            return self._fetcher.fetch(listed)
 
     def _decode(self, found: "_Object", data: bytes | ImageError) -> "_Loaded":
         if isinstance(data, ImageError):
             return self._failed("fetch", data)
-        with (
-            _decoding,
-            self._stopwatch.stage("decode"),
-            self._guard.watching([found.id], found.uri),
-        ):
+        watching = self._guard.watching([found.id], found.listed.uri)
+        with _decoding, self._stopwatch.stage("decode"), watching:
             try:
                 image, divisor = images.decode_reduced(
                     data, self._reduced_side, pixel_limit=self._pixel_limit
@@ -175,9 +209,7 @@ class ImageLoader(Preprocessor):
 @dataclass(frozen=True)
 class _Object:
     id: int
-    uri: str
-    size: int | None
-    etag: str | None
+    listed: Listed
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ def reason(error: Exception, data: bytes, pixel_limit: int) -> ImageError:
     text = _own_words(error)
     lowered = text.lower()
     if isinstance(error, MemoryError) or "out of memory" in lowered:
-        return ImageError("too_large", "not enough memory to decode it; lower --pixel-limit")
+        # Of the node, at this moment: another one, or another time, may have more.
+        message = "not enough memory to decode it; lower --pixel-limit"
+        return ImageError("too_large", message, retryable=True)
     short = any(sign in lowered for sign in ("truncated", "unexpected end", "only got"))
     if isinstance(error, EOFError) or short or _is_cut_short(data):
         return ImageError("truncated", "the file is cut short")

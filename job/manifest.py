@@ -14,6 +14,7 @@ from ray.data.block import BlockMetadata
 
 from job import artifacts, schema
 from job.errors import StorageError
+from job.fetching import Listed
 from job.images import EXTENSIONS
 from job.listing import StoredObject, list_objects
 from job.s3 import DEFAULT_PATIENCE, Patience
@@ -44,6 +45,13 @@ class Manifest:
     def images(self) -> int:
         """Images in the manifest."""
         return len(self.rows)
+
+    @property
+    def witnesses(self) -> tuple[Listed, ...]:
+        """A few images that are there now: the first, one in the middle, the last."""
+        last = len(self.listed) - 1
+        places = sorted({0, last // 2, last}) if last >= 0 else []
+        return tuple(Listed(**row) for row in self.listed.take(places).to_pylist())
 
     def without(self, done: np.ndarray) -> pa.Table:
         """The rows whose ids are not among those that are done (sorted int64)."""

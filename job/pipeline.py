@@ -15,6 +15,7 @@ from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.errors import ConfigError
+from job.fetching import Listed
 from job.guard import TASK_RETRIES, Guard
 from job.image_loader import ImageLoader
 from job.labels import palette
@@ -24,6 +25,8 @@ from job.manifest import Manifest, ManifestSource, freeze
 from job.map_predictor import MapPredictor
 from job.maps import MapEncoder
 from job.model import ModelCard
+from job.node_check import check_nodes
+from job.outage import ending_on_outage
 from job.predictor import Predictor
 from job.presentable import presentable
 from job.receipts import Measures, Receipt
@@ -80,6 +83,7 @@ def plan(config: JobConfig) -> Plan:
     images = freeze(config.input, output, config.storage_options, config.patience, write=False)
     done = len(_done(config, output))
     with cluster_session():
+        check_nodes(images.witnesses)
         cluster = Cluster.now()
         allotment = allot(config, cluster, images.images - done)
         return Plan(images, done, model, cluster, allotment)
@@ -119,6 +123,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         if images.other_files:
             say(f"{images.other_files:,} objects without an image's name are left out")
         with cluster_session():
+            check_nodes(images.witnesses, output)
             cluster = Cluster.now()
             allotment = allot(config, cluster, len(remaining))
             say(f"{allotment}")
@@ -130,12 +135,14 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
                 receipt = receipt.with_precision(precision)
                 say(reason)
             tally = progress.start_tally()
-            work = _Work(config, checkpoint, model, allotment, receipt, tally)
+            work = _Work(config, checkpoint, model, allotment, receipt, tally, images.witnesses)
+            stop = stop or StopSignal()
             with (
                 receipt.kept_in(output, Measures(tally, allotment)) as keeping,
                 progress.watching(tally, len(remaining), config.progress, describe=watch.describe),
                 watch.over_dataset(),
-                (stop or StopSignal()).finishing(keeping.stopping, config.stop_grace),
+                stop.finishing(keeping.stopping, config.stop_grace),
+                ending_on_outage(tally, lambda: stop.was_given),
                 committing(output),
             ):
                 work.write_maps(remaining, output)
@@ -152,6 +159,7 @@ class _Work:
     allotment: Allotment
     receipt: Receipt
     tally: Any
+    witnesses: tuple[Listed, ...] = ()
 
     @cached_property
     def stopwatch(self) -> Stopwatch:
@@ -245,6 +253,9 @@ class _Work:
             byte_limit=self.config.byte_limit,
             timeout=self.config.image_timeout,
             fetch_timeout=max(self.config.image_timeout, self.config.patience.longest),
+            storage_options=self.config.storage_options,
+            patience=self.config.patience,
+            witnesses=self.witnesses,
             num_cpus=self.allotment.load_cpus,
             stopwatch=self.stopwatch,
             tally=self.tally,

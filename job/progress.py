@@ -13,6 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.guard import Ledger
+from job.outage import Fault, Outage, Verdict
 from job.presentable import presentable
 
 Style = Literal["auto", "bar", "lines", "none"]
@@ -80,6 +81,7 @@ class Tally:
         self._stopping = False
         self._arrived: set[str] = set()
         self._begun = False
+        self._outage = Outage()
 
     def arrive(self, worker: str) -> None:
         """A predictor has found a place; one that starts anew, on the same or another node, counts
@@ -89,7 +91,7 @@ class Tally:
     def begin(self, stage: str, ids: list[int]) -> tuple[int, list[int], bool]:
         """See :meth:`job.guard.Ledger.begin`; and whether the run is coming to an end."""
         self._begun = True
-        return *self._ledger.begin(stage, ids), self._stopping
+        return *self._ledger.begin(stage, ids), self._stopping or self._outage.ends_run
 
     def end(self, stage: str, ids: list[int]) -> None:
         """See :meth:`job.guard.Ledger.end`."""
@@ -102,6 +104,14 @@ class Tally:
     def stop(self) -> None:
         """Let nothing new begin."""
         self._stopping = True
+
+    def read(self, node: str, read: int, faults: list[Fault]) -> None:
+        """See :meth:`job.outage.Outage.count`."""
+        self._outage.count(node, read, faults)
+
+    def outage(self) -> Verdict | None:
+        """See :meth:`job.outage.Outage.verdict`."""
+        return self._outage.verdict()
 
     def note(self, text: str) -> None:
         """Keep what a worker has to say."""

@@ -113,7 +113,9 @@ class Receipt:
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | StoppedError)
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
-            keeping.end("stopped" if stopped else "failed", message)
+            # Storage that has ended the run may not take the receipt either.
+            with contextlib.suppress(*STORAGE_ERRORS):
+                keeping.end("stopped" if stopped else "failed", message)
             raise
 
     def write(self, output: Location) -> None:

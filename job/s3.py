@@ -4,6 +4,7 @@ import asyncio
 import io
 import random
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore import exceptions as botocore_errors
-from botocore.exceptions import ClientError
 from fsspec.asyn import sync, sync_wrapper
 from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem, version_id_kw
+
+from job.refusals import REFUSALS, ForeignAnswerError, answer_of, keep_answer, kind_of
 
 # Answers of a storage that has a bad moment. 507 is not among them: a full disk stays full.
 _BUSY = {408, 429, 500, 502, 503, 504, 509}
@@ -33,6 +35,9 @@ _BROKEN: tuple[type[BaseException], ...] = (
     botocore_errors.FlexibleChecksumError,
     botocore_errors.IncompleteReadError,
     aiohttp.ClientError,
+    # The services that give credentials away have bad moments, too.
+    botocore_errors.CredentialRetrievalError,
+    botocore_errors.MetadataRetrievalError,
 )
 _LONGEST_WAIT = 60.0
 # A sender waits without end for a server that takes no more; below this many bytes a second it
@@ -41,6 +46,8 @@ _SLOWEST_UPLOAD = 100_000
 # What threads that fetch, list and write at the same time have between them; botocore's own 10
 # would be the most that are ever at work.
 _CONNECTIONS = 64
+# Between two looks for other credentials than those that are refused.
+_RENEWAL_SECONDS = 30.0
 
 _counting = threading.Lock()
 _retries = 0
@@ -121,21 +128,47 @@ class S3(S3FileSystem):
             wanted.get("total_max_attempts", wanted.get("max_attempts", patience.attempts - 1) + 1)
         )
         self._timeout = patience.timeout
+        self._renewed = -_RENEWAL_SECONDS
+        self._renewing: asyncio.Lock | None = None
         config["retries"] = {"total_max_attempts": 1, "mode": "legacy"}
         super().__init__(*arguments, config_kwargs=config, **options)
 
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
         attempt = 1
         while True:
+            started = time.monotonic()
             try:
                 return await self._answered(method, *options, **arguments)
-            except (OSError, ClientError, *_BROKEN) as error:
-                if attempt >= self._attempts or not _may_pass(error):
+            except (*REFUSALS, *_BROKEN) as error:
+                keep_answer(error)
+                last = attempt >= self._attempts
+                renewed = not last and await self._has_renewed(error, started)
+                if last or not (renewed or _may_pass(error)):
                     raise
-            # Jitter: of many that were refused at once, not all come back at once.
-            await asyncio.sleep(random.uniform(0, min(2.0 ** (attempt - 1), _LONGEST_WAIT)))
+            if not renewed:
+                # Jitter: of many that were refused at once, not all come back at once.
+                await asyncio.sleep(random.uniform(0, min(2.0 ** (attempt - 1), _LONGEST_WAIT)))
             attempt += 1
             _count_retry()
+
+    async def _has_renewed(self, error: BaseException, started: float) -> bool:
+        """Whether there may be other credentials by now than those of a request that was refused.
+
+        botocore renews what it has from a role by itself. What it has read from a file it keeps,
+        also when another program has written a new one; and what it did not find, it never finds.
+        """
+        if kind_of(error) != "credentials":
+            return False
+        if self._renewing is None:
+            self._renewing = asyncio.Lock()
+        async with self._renewing:
+            if started < self._renewed:
+                return True
+            if time.monotonic() - self._renewed < _RENEWAL_SECONDS:
+                return False
+            await self.set_session(refresh=True)
+            self._renewed = time.monotonic()
+            return True
 
     # s3fs has bound its own, which would go past the method above.
     call_s3 = sync_wrapper(_call_s3)
@@ -177,7 +210,7 @@ class S3(S3FileSystem):
         bucket, key = self._find_bucket_key(path)
         return bucket, key + slashes, None
 
-    async def _fetch(self, path: str, etag: str | None) -> bytes:
+    async def _fetch(self, path: str, etag: str | None, size: int | None) -> bytes:
         bucket, key, version = self.split_path(path)
         # A weak tag (W/"…") matches nothing, by the letter of HTTP.
         condition = {"IfMatch": f'"{etag}"'} if etag and '"' not in etag else {}
@@ -193,19 +226,24 @@ class S3(S3FileSystem):
         found = answer.get("ETag")
         if etag and found and found.strip('"') != etag:
             raise ChangedError(path)
-        return bytes(await answer["Body"].read())
+        data = bytes(await answer["Body"].read())
+        if etag and not found and size not in (None, len(data)):
+            raise ForeignAnswerError(f"{len(data):,} bytes without an ETag, and not the {size:,}")
+        return data
 
-    def fetch(self, path: str, etag: str | None = None) -> bytes:
+    def fetch(self, path: str, etag: str | None = None, size: int | None = None) -> bytes:
         """The whole object, in one request.
 
         Args:
             path: bucket and key, also with ``s3://``.
             etag: what a listing had; None takes whatever is there.
+            size: likewise; what is compared when an answer has no ETag.
 
         Raises:
             ChangedError: the object has another ETag by now.
+            ForeignAnswerError: what came is not from S3.
         """
-        return bytes(sync(self.loop, self._fetch, path, etag))
+        return bytes(sync(self.loop, self._fetch, path, etag, size))
 
     def listing(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
         """The objects whose keys begin so, as S3 describes them; a page of them is in memory.
@@ -242,20 +280,14 @@ class _Body:
         self._file.close()
 
 
-def _refusal(error: BaseException) -> ClientError | None:
-    """The answer that s3fs has translated to an OSError; None when there was none."""
-    behind = error if isinstance(error, ClientError) else error.__cause__
-    return behind if isinstance(behind, ClientError) else None
-
-
 def _status(error: BaseException) -> int | None:
-    refusal = _refusal(error)
-    return None if refusal is None else refusal.response["ResponseMetadata"]["HTTPStatusCode"]
+    answer = answer_of(error)
+    return None if answer is None else answer.status
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether the same request may well succeed in a while."""
-    refusal = _refusal(error)
-    if refusal is None:
+    answer = answer_of(error)
+    if answer is None:
         return isinstance(error, _BROKEN)
-    return _status(error) in _BUSY or refusal.response["Error"].get("Code") in _BUSY_CODES
+    return answer.status in _BUSY or answer.code in _BUSY_CODES

@@ -1,7 +1,7 @@
-"""URI → filesystem: reading, atomic writes, and what went wrong in plain words."""
+"""URI → filesystem: reading, and atomic writes."""
 
-import asyncio
 import contextlib
+import errno
 import os
 import posixpath
 import re
@@ -10,41 +10,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import aiohttp
 import fsspec
 import pyarrow.fs
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from job.errors import ConfigError, StorageError
-from job.presentable import presentable
+from job.refusals import REFUSALS as REFUSALS
+from job.refusals import STORAGE_ERRORS as STORAGE_ERRORS
+from job.refusals import explain as explain
+from job.refusals import kind_of
 from job.s3 import DEFAULT_PATIENCE, S3, Patience
 from job.s3 import ChangedError as ChangedError
 from job.s3 import take_retries as take_retries
 
 StorageOptions = dict[str, Any]
 
+# What is wrong with credentials before anybody was asked about them: options that do not fit.
+_OPTIONS = {"ConfigNotFound", "ConfigParseError", "PartialCredentialsError", "ProfileNotFound"}
+
 # Ends the name of a local file that is still being written; a writer that was killed leaves it.
 PARTIAL = ".partial"
-
-# What filesystems raise when storage refuses, fails or does not answer. Those of the S3 client
-# are no OSErrors.
-REFUSALS = (
-    OSError,
-    BotoCoreError,
-    ClientError,
-    ResponseParserError,
-    aiohttp.ClientError,
-    asyncio.TimeoutError,
-)
-# And what they raise for names that they cannot take.
-STORAGE_ERRORS = (*REFUSALS, ValueError)
-
-# Ray Data adds to a worker's error how Ray may be told to try again; in an OSError that has a
-# message already, as the name of a file.
-_ADVICE_OF_RAY = re.compile(r"""(\n|: ['"])Failed to .+? after \d+/\d+ attempts \(.*""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -91,9 +78,9 @@ class Location:
             ChangedError: it is another one by now.
         """
         if isinstance(self.fs, S3):
-            return self.fs.fetch(path, etag)
+            return self.fs.fetch(path, etag, size)
         if self.is_local:
-            return _read_unchanged(_as_named(path), etag)
+            return _read_unchanged(as_named(path), etag)
         data = bytes(self.fs.cat_file(path))
         if size is not None and len(data) != size:
             raise ChangedError(path)
@@ -135,9 +122,12 @@ def _read_unchanged(path: str, etag: str | None) -> bytes:
     with open(path, "rb") as file:
         before = stamp(os.fstat(file.fileno()))
         data = file.read()
-        after = stamp(os.fstat(file.fileno()))
-    if etag is not None and not before == after == etag:
+        status = os.fstat(file.fileno())
+    if etag is not None and not before == stamp(status) == etag:
         raise ChangedError(path)
+    if len(data) < status.st_size:  # a mount that loses its server may end a file early
+        told = f"{len(data):,} bytes came of {status.st_size:,}"
+        raise OSError(errno.EIO, told, path)
     return data
 
 
@@ -185,6 +175,8 @@ def locate(
             f"{uri}: {error}. Use a local path, s3://, gs:// or another scheme that fsspec knows"
         ) from error
     except (TypeError, AttributeError, BotoCoreError) as error:
+        if kind_of(error) in ("credentials", "network") and type(error).__name__ not in _OPTIONS:
+            raise StorageError(f"{uri} cannot be opened: {explain(error)}") from error
         raise ConfigError(
             f"--storage-options, or the credentials, do not fit {scheme}://: {explain(error)}"
         ) from error
@@ -193,28 +185,8 @@ def locate(
     return Location(fs, path.rstrip("/") or "/")
 
 
-def _as_named(path: str) -> str:
+def as_named(path: str) -> str:
     """The file that :attr:`Location.uri` means: with the bytes that it has spelt out."""
     if os.path.exists(path):
         return path
     return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), path)
-
-
-def explain(error: BaseException) -> str:
-    """What a storage error means and what to do, in one sentence without a traceback."""
-    plain = " ".join(_ADVICE_OF_RAY.sub("", str(error)).split())
-    text = presentable(plain) or type(error).__name__
-    name = type(error).__name__
-    if isinstance(error, PermissionError):
-        return f"permission denied ({text}). Check the credentials and the bucket's policy"
-    if isinstance(error, FileNotFoundError):
-        return f"not found ({text})"
-    if isinstance(error, NotADirectoryError | FileExistsError):
-        return f"a file is in the way ({text})"
-    if name in {"NoCredentialsError", "PartialCredentialsError"}:
-        return "no AWS credentials were found. Set AWS_PROFILE, AWS_ACCESS_KEY_ID, or use a role"
-    if name in {"EndpointConnectionError", "ConnectTimeoutError"}:
-        return f"the endpoint does not answer ({text}). Check AWS_ENDPOINT_URL and the network"
-    if isinstance(error, TimeoutError) or name == "ReadTimeoutError":
-        return f"no answer in time ({text}). Check the network, or raise --storage-timeout"
-    return f"{name}: {text}"

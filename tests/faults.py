@@ -55,8 +55,35 @@ class Request:
         return bool(self.path.partition("/")[2])
 
 
-# A status to refuse a request with; None lets it be.
-Rule = Callable[[Request], int | None]
+@dataclass(frozen=True)
+class Refusal:
+    """An answer to give instead of the storage's.
+
+    Attributes:
+        status: of HTTP.
+        code: of S3's error; empty for a web page, as proxies and portals have them.
+        more: further elements of the error, as XML.
+    """
+
+    status: int
+    code: str = ""
+    more: str = ""
+
+    @property
+    def body(self) -> tuple[str, bytes]:
+        """Its type and content."""
+        if not self.code:
+            page = f"<!DOCTYPE html><html><body><h1>{self.status}</h1><br>Ask IT.</body></html>"
+            return "text/html", page.encode()
+        text = (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{self.code}</Code>'
+            f"<Message>the proxy says {self.code}</Message>{self.more}</Error>"
+        )
+        return "application/xml", text.encode()
+
+
+# A status to refuse a request with, or a whole answer; None lets it be.
+Rule = Callable[[Request], int | Refusal | None]
 
 
 class FaultyProxy:
@@ -125,28 +152,28 @@ class FaultyProxy:
         with self._lock:
             self.injected[kind] += 1
 
-    def refuse(self, status: int, method: str, prefix: str, *, after: int = 0) -> None:
+    def refuse(self, status: int | Refusal, method: str, prefix: str, *, after: int = 0) -> None:
         """Refuse requests until :attr:`rules` are cleared.
 
         Args:
-            status: of the refusal.
-            method: of the requests.
+            status: of the refusal, or all of it.
+            method: of the requests; ``*`` for all.
             prefix: with which bucket and key begin.
             after: how many such requests are let through before.
         """
         seen = 0
 
-        def rule(request: Request) -> int | None:
+        def rule(request: Request) -> int | Refusal | None:
             nonlocal seen
-            if request.method != method or not request.path.startswith(prefix):
+            if method not in ("*", request.method) or not request.path.startswith(prefix):
                 return None
             seen += 1
             return status if seen > after else None
 
         self.rules.append(rule)
 
-    def judge(self, request: Request) -> int | str | None:
-        """What is to happen to a request: a status, one of the kinds, or nothing."""
+    def judge(self, request: Request) -> int | Refusal | str | None:
+        """What is to happen to a request: a status or an answer, one of the kinds, or nothing."""
         with self._lock:
             self.requests.append(request)
             for rule in self.rules:
@@ -207,9 +234,11 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path)
         fault = self.proxy.judge(request)
         if isinstance(fault, int):
-            self._refuse(fault, str(fault))
+            self._refuse(Refusal(fault, _CODES[fault]), str(fault))
+        elif isinstance(fault, Refusal):
+            self._refuse(fault, fault.code or str(fault.status))
         elif fault in _STATUS:
-            self._refuse(_STATUS[fault], fault)
+            self._refuse(Refusal(_STATUS[fault], _CODES[_STATUS[fault]]), fault)
         elif fault == "reset":
             self._reset(fault)
         else:
@@ -236,14 +265,10 @@ class _Handler(BaseHTTPRequestHandler):
         while self.rfile.readline().strip():
             """A trailer, such as a checksum that moto does not ask for."""
 
-    def _refuse(self, status: int, kind: str) -> None:
+    def _refuse(self, refusal: Refusal, kind: str) -> None:
         self.proxy.count(kind)
-        code = _CODES[status]
-        body = (
-            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
-            f"<Message>the proxy says {code}</Message></Error>"
-        )
-        self._answer(status, code, [("Content-Type", "application/xml")], body.encode())
+        mime, body = refusal.body
+        self._answer(refusal.status, refusal.code or "Refused", [("Content-Type", mime)], body)
 
     def _reset(self, kind: str) -> None:
         self.proxy.count(kind)
