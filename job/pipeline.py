@@ -11,6 +11,7 @@ import ray
 from ray.data import Dataset, TaskPoolStrategy
 
 from job import artifacts, progress, receipts
+from job.address import find_place
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
@@ -71,12 +72,13 @@ def plan(config: JobConfig) -> Plan:
     Raises:
         JobError: whatever would keep a run from starting.
     """
+    place = find_place(config.address)
     output = _open_output(config)
     _, model = _open_model(config)
     receipts.check_same_maps(output, model.origin, receipts.settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, config.patience, write=False)
     done = len(_done(config, output))
-    with cluster_session():
+    with cluster_session(place):
         cluster = Cluster.now()
         allotment = allot(config, cluster, images.images - done)
         return Plan(images, done, model, cluster, allotment)
@@ -96,14 +98,18 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     Raises:
         JobError: the run could not be done; a receipt that was begun says why.
     """
+    stop = stop or StopSignal()
+    place = find_place(config.address)
     output = _open_output(config)
     checkpoint, model = _open_model(config)
     run_id = receipts.new_run_id()
-    with Lease(output, run_id):
+    with Lease(output, run_id) as lease:
+        stop.releasing(lease.release)
         settings = receipts.settings_of(config, model)
         settings = receipts.check_same_maps(output, model.origin, settings)
         images = freeze(config.input, output, config.storage_options, config.patience)
         Commits(output).recover()
+        receipts.settle(output)
         done = _done(config, output)
         remaining = images.without(done)
         if config.retry_errors:  # what failed may have been mended since it was listed
@@ -112,10 +118,11 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         receipt = receipts.start(run_id, config.input, model, settings, **counts)
         if not len(remaining):
             return receipt.ending("finished")
+        say(f"{place}")
         say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
         if images.other_files:
             say(f"{images.other_files:,} objects without an image's name are left out")
-        with cluster_session():
+        with cluster_session(place):
             cluster = Cluster.now()
             allotment = allot(config, cluster, len(remaining))
             say(f"{allotment}")
@@ -126,9 +133,11 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             tally = progress.start_tally()
             work = _Work(config, checkpoint, model, allotment, receipt, tally)
             with (
-                receipt.kept_in(output, Measures(tally, allotment, cluster)) as keeping,
+                receipt.kept_in(
+                    output, Measures(tally, allotment, cluster), lease.release
+                ) as keeping,
                 progress.watching(tally, len(remaining), config.progress),
-                (stop or StopSignal()).finishing(keeping.stopping, config.stop_grace),
+                stop.finishing(keeping.stopping, config.stop_grace),
                 committing(output),
             ):
                 work.write_maps(remaining, output)
