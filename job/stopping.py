@@ -32,8 +32,10 @@ class StopSignal:
         self._asked = threading.Event()
         self._is_at_work = False
         self._holds_nothing = False
+        self._has_let_go = False
         self._grace_ends = 0.0
         self._stderr = 2
+        self._ending = threading.Lock()
         self._releases: list[Callable[[], None]] = []
 
     @property
@@ -72,6 +74,7 @@ class StopSignal:
 
     def let_go(self) -> None:
         """The last word is said, and the process about to end: signals change nothing any more."""
+        self._has_let_go = True
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if signal.getsignal(number) == self._on_signal:
@@ -82,6 +85,9 @@ class StopSignal:
         self._releases.append(release)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._holds_nothing:
+            self._end_outright()
+            return
         is_first = not self.was_given
         self._asked.set()
         waits = self._is_at_work and is_first and number != signal.SIGINT
@@ -97,10 +103,7 @@ class StopSignal:
             grace: seconds from then on, after which the context is left by a StoppedError. Fewer
                 in a submitted job that Ray would kill before.
         """
-        wait = seconds_to_stop()
-        if wait is not None:
-            # A third of what Ray waits, from two to ten seconds, is for the receipt and the lock.
-            grace = max(0.0, min(grace, wait - min(max(2.0, wait / 3), _LEAVING)))
+        grace = grace_before_kill(grace)
         done = threading.Event()
 
         def wait_for_the_end() -> None:
@@ -136,6 +139,7 @@ class StopSignal:
         began = time.monotonic()
         if self._holds_nothing:
             self._end_outright()
+            return
         self._asked.wait(1)  # by the handler; a main thread that is stuck in C++ runs none
         self._asked.set()
         while self._is_at_work and time.monotonic() < max(self._grace_ends, began + 1):
@@ -144,10 +148,13 @@ class StopSignal:
         limit = time.monotonic() + _LEAVING if wait is None else began + wait - 0.3
         while time.monotonic() < limit:
             time.sleep(0.5)
-            os.kill(os.getpid(), signal.SIGTERM)  # ignored by a main thread that is leaving
+            if not self._has_let_go:  # Ray's shutdown puts back the system's handler
+                os.kill(os.getpid(), signal.SIGTERM)  # ignored by a main thread that is leaving
         self._end_outright()
 
     def _end_outright(self) -> None:
+        if not self._ending.acquire(blocking=False):
+            return  # the other thread is at it
         for release in self._releases:
             # It may wait for storage that does not answer.
             thread = threading.Thread(target=release, daemon=True, name="release")
@@ -156,6 +163,15 @@ class StopSignal:
         with contextlib.suppress(OSError):
             os.write(self._stderr, f"stopped: {TOLD}\n".encode())
         os._exit(StoppedError.exit_code)
+
+
+def grace_before_kill(grace: float) -> float:
+    """Seconds to finish what is in flight: no more than Ray gives a submitted job.
+
+    A third of what Ray waits, from two to ten seconds, is for the last receipt and the lock.
+    """
+    wait = seconds_to_stop()
+    return grace if wait is None else max(0.0, min(grace, wait - min(max(2.0, wait / 3), _LEAVING)))
 
 
 def _is_leaving() -> bool:
