@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -27,6 +26,7 @@ from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from job.errors import JobError
 
 _SECONDS = 5.0  # to answer one question, and to connect
+_SECONDS_TO_START = 30.0  # for the first node of a head that has just been started
 _TOKEN = (
     "RAY_AUTH_MODE=token has it sent; it is looked for in RAY_AUTH_TOKEN, in the file of"
     " RAY_AUTH_TOKEN_PATH, and in ~/.ray/auth_token"
@@ -187,9 +187,28 @@ def _joined(address: str, said: str) -> Place:
         ) from error
     except OSError as error:
         raise JobError(f"{said}: nothing listens there ({error}). {way_out}") from error
-    nodes = _ask(address, said, way_out)
-    _check_a_node_is_here(nodes, said)
-    return Place(address, len(nodes))
+    return Place(address, _nodes(address, said, way_out))
+
+
+def _nodes(address: str, said: str, way_out: str) -> int:
+    """How many nodes a cluster has, one of them on this machine: a driver works through it.
+
+    Raises:
+        JobError: it has none here, for which Ray would look for a minute.
+    """
+    begun = time.monotonic()
+    while True:
+        nodes = _ask(address, said, way_out)
+        if set(nodes) & find_node_ids():
+            return len(nodes)
+        if time.monotonic() - begun > (_SECONDS if nodes else _SECONDS_TO_START):
+            raise JobError(
+                f"{said}: the cluster has {'no node on this machine' if nodes else 'no nodes'}, and"
+                " a driver needs one here. Submit the job instead"
+                " (ray job submit --address http://HEAD:8265), or make this machine a node of it"
+                " (ray start --address=HEAD:6379)"
+            )
+        time.sleep(0.5)
 
 
 def _ask(address: str, said: str, way_out: str) -> list[str]:
@@ -230,16 +249,3 @@ def _refusal(error: grpc.RpcError, said: str, way_out: str) -> JobError:
 
 def _first_sentence(error: grpc.RpcError) -> str:
     return " ".join(str(error.details()).split())[:200]
-
-
-def _check_a_node_is_here(nodes: Iterable[str], said: str) -> None:
-    """A driver works through a node of its machine; Ray looks for one for a minute."""
-    deadline = time.monotonic() + _SECONDS
-    while not set(nodes) & find_node_ids():
-        if time.monotonic() > deadline:
-            raise JobError(
-                f"{said}: the cluster has no node on this machine, which a driver needs. Submit the"
-                " job instead (ray job submit --address http://HEAD:8265), or make this machine a"
-                " node of it (ray start --address=HEAD:6379)"
-            )
-        time.sleep(0.5)

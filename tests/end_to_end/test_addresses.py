@@ -230,7 +230,10 @@ def test_a_cluster_is_joined_with_its_token_and_never_left_for_another_without(
         for address, (_, answer) in let_in.items():
             assert answer == f"on a cluster of 1 node at {head.address}", address
         for env, says in [
-            ({}, "the cluster asks for a token, and none was sent. RAY_AUTH_MODE=token has it sent"),
+            (
+                {},
+                "the cluster asks for a token, and none was sent. RAY_AUTH_MODE=token has it sent",
+            ),
             (
                 {**head.env, "RAY_AUTH_TOKEN_PATH": str(other)},
                 "the cluster asks for a token, and the token that was sent is not its",

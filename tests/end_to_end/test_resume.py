@@ -182,7 +182,9 @@ def command(source: Path, output: Path, model: Path) -> list[str]:
 
 def test_told_to_stop_it_says_so_and_cleans_up(stopped: Stopped) -> None:
     assert stopped.first.exit_code == 130
-    said = f"stopped: {len(stopped.kept)} of {IMAGES} images are committed; the same command goes on"
+    said = (
+        f"stopped: {len(stopped.kept)} of {IMAGES} images are committed; the same command goes on"
+    )
     assert stopped.first.stderr.splitlines()[-1] == said
     assert "Traceback" not in stopped.first.stderr
     assert 0 < len(stopped.kept) < IMAGES
