@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from job.console import say
 from job.errors import StoppedError
-from job.submission import seconds_to_stop
+from job.submission import WAIT_VARIABLE, seconds_to_stop
 
 TOLD = "told to stop; what is committed stays, the same command goes on"
 
@@ -103,7 +104,7 @@ class StopSignal:
             grace: seconds from then on, after which the context is left by a StoppedError. Fewer
                 in a submitted job that Ray would kill before.
         """
-        grace = grace_before_kill(grace)
+        wanted, grace = grace, grace_before_kill(grace)
         done = threading.Event()
 
         def wait_for_the_end() -> None:
@@ -113,6 +114,12 @@ class StopSignal:
             self._grace_ends = time.monotonic() + grace
             # In a thread of its own: it writes to storage, which may take longer than the grace.
             threading.Thread(target=begin_nothing_new, daemon=True, name="stop").start()
+            if grace < wanted:
+                say(
+                    f"Ray kills this job {seconds_to_stop():g} s after it was told to stop: {grace:g} s"
+                    f" are for the images in flight. {WAIT_VARIABLE} in the runtime environment"
+                    " makes it more"
+                )
             if not done.wait(grace):
                 os.kill(os.getpid(), signal.SIGTERM)  # the second one ends the main thread's work
 
