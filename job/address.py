@@ -20,7 +20,12 @@ from ray._private.authentication.authentication_token_setup import (
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
-from ray._private.services import find_bootstrap_address, find_gcs_addresses, find_node_ids
+from ray._private.services import (
+    _find_address_from_flag,
+    find_bootstrap_address,
+    find_node_ids,
+)
+from ray._private.utils import read_ray_address
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
 from job.errors import JobError
@@ -93,12 +98,17 @@ def find_place(given: str | None = None) -> Place:
 
 
 def _running_here(said: str) -> Place:
-    """The cluster of this machine: the one that `ray start` has noted, else the only one."""
+    """The cluster of this machine: the one that `ray start` has noted last, else the only one.
+
+    A Ray that a program has started for itself is not noted, and not joined: it ends with it.
+    """
     noted = find_bootstrap_address(None)
     if noted and _listens(noted):
         found = {noted}
     else:
-        found = {address for address in find_gcs_addresses() if _listens(address)}
+        places = _find_address_from_flag("--temp_dir")  # those of nodes, also of their own choice
+        found = {address for address in map(read_ray_address, places) if address}
+        found = {address for address in found if _listens(address)}
     if not found:
         raise JobError(
             f"{said}: no Ray runs on this machine. Start one (ray start --head), give the address"

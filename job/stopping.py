@@ -116,9 +116,9 @@ class StopSignal:
             threading.Thread(target=begin_nothing_new, daemon=True, name="stop").start()
             if grace < wanted:
                 say(
-                    f"Ray kills this job {seconds_to_stop():g} s after it was told to stop: {grace:g} s"
-                    f" are for the images in flight. {WAIT_VARIABLE} in the runtime environment"
-                    " makes it more"
+                    f"Ray kills this job {seconds_to_stop():g} s after it was told to stop:"
+                    f" {grace:g} s are for the images in flight. {WAIT_VARIABLE} in the runtime"
+                    " environment makes it more"
                 )
             if not done.wait(grace):
                 os.kill(os.getpid(), signal.SIGTERM)  # the second one ends the main thread's work

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import ray
 
 from tests.end_to_end.processes import (
     Head,
@@ -209,6 +210,14 @@ def test_without_an_address_ray_is_started_here_also_where_a_killed_head_has_lef
             assert {answer for _, answer in found.values()} == {"on Ray started here"}, stale
         found = places("", env=note(place, silent))
         assert "did not answer as Ray" in found[""][1], "a head that hangs, for all one can tell"
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_ray_of_another_program_is_not_joined() -> None:
+    (answer,) = {answer for _, answer in places("auto").values()}
+    if "more than one Ray" not in answer and "on a cluster" not in answer:  # of this machine's user
+        assert answer.startswith("1: --address auto: no Ray runs on this machine. Start one")
+    assert str(ray.get_runtime_context().gcs_address) not in answer
 
 
 @pytest.fixture(scope="module")
