@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from job.errors import OutputConflictError, StorageError
+from job.errors import OutputConflictError, StoppedError, StorageError
 from job.storage import STORAGE_ERRORS, Location, explain
 
 BEAT_SECONDS = 5.0
@@ -55,6 +55,9 @@ class Lease:
     def __enter__(self) -> "Lease":
         try:
             self._take()
+        except StoppedError:
+            self.release()
+            raise
         except STORAGE_ERRORS as error:
             raise StorageError(
                 f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
@@ -85,7 +88,8 @@ class Lease:
     def release(self) -> None:
         """Give the OUTPUT back, once: whatever of this run still works can commit nothing more."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         with contextlib.suppress(*STORAGE_ERRORS):  # else it is taken over, as from a dead holder
             if is_held(self._output, self._record["run_id"]):
                 self._file.delete()

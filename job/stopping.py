@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from job.console import say
-from job.errors import StoppedError
+from job.errors import StoppedError, causes
 from job.submission import WAIT_VARIABLE, seconds_to_stop
 
 TOLD = "told to stop; what is committed stays, the same command goes on"
@@ -128,10 +128,14 @@ class StopSignal:
         self._is_at_work = True
         try:
             yield
-        except KeyboardInterrupt:
-            if not self.was_given:
+        except BaseException as error:
+            # Ray makes a KeyboardInterrupt of it in its C++, and wraps it at other places.
+            known = isinstance(error, KeyboardInterrupt) or any(
+                isinstance(behind, StoppedError) for behind in causes(error)
+            )
+            if not (self.was_given and known):
                 raise
-            raise StoppedError(TOLD) from None  # what Ray makes of a StoppedError in its C++
+            raise StoppedError(TOLD) from None
         finally:
             self._is_at_work = False
             done.set()
@@ -167,8 +171,9 @@ class StopSignal:
             thread = threading.Thread(target=release, daemon=True, name="release")
             thread.start()
             thread.join(0.2 if seconds_to_stop() else 2)
-        with contextlib.suppress(OSError):
-            os.write(self._stderr, f"stopped: {TOLD}\n".encode())
+        if not self._has_let_go:
+            with contextlib.suppress(OSError):
+                os.write(self._stderr, f"stopped: {TOLD}\n".encode())
         os._exit(StoppedError.exit_code)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from job.errors import OutputConflictError, StorageError
+from job.errors import OutputConflictError, StoppedError, StorageError
 from job.lease import Lease, is_held
 from job.storage import Location, locate
 from tests.conftest import S3
@@ -354,3 +354,18 @@ def test_a_lease_can_be_given_back_early_and_only_once(output: Location) -> None
         with Lease(output, "second"):
             lease.release()
             assert is_held(output, "second"), "what is another's by now is left alone"
+
+
+def test_a_run_that_is_stopped_while_it_takes_the_lease_leaves_none(
+    output: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(output)  # one that is dead: taking over waits a moment, to see whether others do
+
+    def stop(seconds: float) -> None:
+        if is_held(output, "ours"):
+            raise StoppedError("told to stop")
+
+    monkeypatch.setattr(time, "sleep", stop)
+    with pytest.raises(StoppedError), Lease(output, "ours", beat_seconds=0.01):
+        pass
+    assert output.names() == []
