@@ -26,6 +26,17 @@ def tables(
             yield read(place / name, columns)
 
 
+def first_errors(output: Location, run_id: str, count: int) -> list[tuple[str, str]]:
+    """URI and reason of the first images that a run could not give a map."""
+    found: list[tuple[str, str]] = []
+    place = output / "errors"
+    for name in place.names():
+        if len(found) < count and name.startswith(f"{run_id}-"):
+            rows = read(place / name, ["uri", "message"]).slice(0, count - len(found))
+            found += [(row["uri"], row["message"]) for row in rows.to_pylist()]
+    return found
+
+
 def read(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, or some columns of it.
 

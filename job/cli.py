@@ -11,11 +11,14 @@ from pydantic.fields import FieldInfo
 
 from job import config as configuration
 from job.config import JobConfig
+from job.console import say
 from job.errors import ConfigError, JobError, StoppedError, StorageError
 from job.presentable import presentable
-from job.stopping import StopSignal
+from job.stopping import TOLD, StopSignal
+from job.submission import refuse_lost_results, refuse_missing_input
 
 _PROGRAM = "python -m job"
+_NAMED = 5  # images that failed, at the end of a run that is not good
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,20 +33,33 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}. See {self.prog} --help")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+def main(argv: Sequence[str] | None = None, stop: StopSignal | None = None) -> int:
+    """Run one verb; returns the exit code.
+
+    Args:
+        argv: the command line, by default this process's.
+        stop: tells when to stop.
+    """
+    stop = stop or StopSignal()
     try:
         arguments, unknown = _parser().parse_known_args(argv)
         if unknown:
             arguments.parser.refuse(unknown[0])
+        arguments.stop = stop
         verb: Callable[[argparse.Namespace], int] = arguments.verb
-        return verb(arguments)
+        code = verb(arguments)
+        stop.let_go()
+        return code
     except JobError as error:
+        stop.let_go()
         return _say_how_it_ended(error)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return StoppedError.exit_code
+        stop.let_go()
+        return _say_how_it_ended(StoppedError(TOLD))
     except Exception as error:
+        stop.let_go()
+        if stop.was_given:  # what became of the StoppedError on its way through other code
+            return _say_how_it_ended(StoppedError(TOLD))
         from job.storage import REFUSALS, explain
 
         if not isinstance(error, REFUSALS):
@@ -134,6 +150,7 @@ def _add_compare(verbs: Any) -> None:
         metavar="DIR",
         help="folder for comparison.json and comparison.png (default: comparison)",
     )
+    compare.add_argument("--address", metavar="TEXT", help="as in run")
     compare.add_argument(
         "--storage-options", default="{}", metavar="JSON", help="JSON object of options for fsspec"
     )
@@ -192,7 +209,10 @@ def _job_config(arguments: argparse.Namespace) -> JobConfig:
     values = {
         name: value for name, value in vars(arguments).items() if name in JobConfig.model_fields
     }
-    return configuration.load({**_from_file(arguments.config), **values})
+    config = configuration.load({**_from_file(arguments.config), **values})
+    refuse_lost_results("OUTPUT", config.output)
+    refuse_missing_input(config.input)
+    return config
 
 
 def _from_file(path: str | None) -> dict[str, Any]:
@@ -211,20 +231,20 @@ def _from_file(path: str | None) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 
-def _say(line: str) -> None:
-    for part in line.splitlines():
-        print(presentable(part), file=sys.stderr, flush=True)
-
-
 def _run(arguments: argparse.Namespace) -> int:
     config = _job_config(arguments)
-    stop = StopSignal()
-    stop.install()
-    from job import pipeline, summary
+    from job import artifacts, pipeline, summary
+    from job.storage import locate
 
-    receipt = pipeline.run(config, _say, stop)
+    arguments.stop.hold()
+    receipt = pipeline.run(config, say, arguments.stop)
     print(summary.of_run(receipt, config.output))
-    return 0 if summary.is_good(receipt, config.max_error_rate) else 1
+    if summary.is_good(receipt, config.max_error_rate):
+        return 0
+    output = locate(config.output, config.storage_options, config.patience)
+    first = artifacts.first_errors(output, receipt.run_id, _NAMED)
+    say(f"error: {summary.of_failure(receipt, config.output, config.max_error_rate, first)}")
+    return 1
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -261,11 +281,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    StopSignal().install()
+    refuse_lost_results("DIR", arguments.directory)
     from job import summary
     from job.demo.showcase import show
 
-    result = show(Path(arguments.directory).absolute(), _say)
+    arguments.stop.hold()
+    result = show(Path(arguments.directory).absolute(), say)
     print(summary.of_run(result.receipt, str(result.picture.parent / "output")))
     print(summary.of_scores(result.scores))
     print(f"  picture {result.picture}")
@@ -275,23 +296,26 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     import json
 
+    refuse_lost_results("--output", arguments.output)
     from job import comparison, summary
     from job.chart import draw
 
+    arguments.stop.hold()
     result = comparison.compare(
         arguments.input,
         arguments.model,
         images=arguments.images,
         options=configuration.parse_storage_options(arguments.storage_options),
         rounds=arguments.rounds,
-        say=_say,
+        address=arguments.address,
+        say=say,
     )
     place = Path(arguments.output)
     place.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.as_dict(), ensure_ascii=False)
     (place / "comparison.json").write_text(text)
     draw(result, place / "comparison.png")
-    _say(summary.of_comparison(result))
-    _say(f"  chart   {place / 'comparison.png'}")
+    say(summary.of_comparison(result))
+    say(f"  chart   {place / 'comparison.png'}")
     print(text)
     return 0

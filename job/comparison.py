@@ -16,6 +16,7 @@ import psutil
 import ray
 
 from job import artifacts, pipeline
+from job.address import find_place
 from job.architectures import (
     Maps,
     map_batches,
@@ -119,6 +120,7 @@ def compare(
     images: int,
     options: StorageOptions | None = None,
     rounds: int = 1,
+    address: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Run every architecture over the images of a folder, repeated up to a number.
@@ -129,11 +131,14 @@ def compare(
         images: images to run over; those of the source again and again.
         options: what fsspec needs for the source.
         rounds: times to run all of them, one after another.
+        address: the Ray to run on, as ``--address`` takes it.
         say: is told what runs now.
 
     Raises:
         JobError: an architecture's maps differ from sequential inference.
     """
+    ray_place = find_place(address)
+    say(f"{ray_place}")
     place = locate(source, options)
     paths = [found.path for found in list_objects(source, options)]
     files = [bytes(place.fs.cat_file(path)) for path in paths]
@@ -141,7 +146,7 @@ def compare(
     checkpoint = Checkpoint.from_model(model, storage_options=options)
     reference = [maps for _, maps in sequential(files, checkpoint)]
     done: list[list[Timing]] = []
-    with cluster_session():
+    with cluster_session(ray_place):
         ways = _ways(work, model, checkpoint, reference, options)
         for turn in range(rounds):
             done.append([])

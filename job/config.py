@@ -59,6 +59,12 @@ class JobConfig(BaseModel):
         description="reduced: JPEGs whose shorter side is at least four times the model's are"
         " decoded at a half, a quarter or an eighth of their size; faster, and the maps differ",
     )
+    address: str | None = Field(
+        None,
+        description="Ray to run on: host:port of a head, auto for the cluster of this machine,"
+        " local for Ray of its own (default: RAY_ADDRESS, else the cluster of this machine, else"
+        " Ray of its own)",
+    )
     retry_errors: Literal["retryable", "all"] | None = Field(
         None, description="do again what has failed: what may work now, or all of it"
     )

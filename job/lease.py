@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from job.errors import OutputConflictError, StorageError
+from job.errors import OutputConflictError, StoppedError, StorageError
 from job.storage import STORAGE_ERRORS, Location, explain
 
 BEAT_SECONDS = 5.0
@@ -20,10 +20,11 @@ _MISSED_BEATS = 3
 class Lease:
     """Holds ``OUTPUT/lock.json`` while a run goes on, as a context.
 
-    The holder renews it every few seconds. A holder on the same machine whose process is gone, or
-    one elsewhere that no longer renews, is dead, and its lease is taken over. Writers check
-    :func:`is_held` before they write and before they commit, so that what a dead run left running
-    cannot commit behind the next run's back.
+    The holder renews it every few seconds. A holder whose process is gone from this machine, or one
+    elsewhere that no longer renews, is dead, and its lease is taken over. Elsewhere is any other
+    machine, whatever its name, and any other container: only who sees the same processes can tell
+    that one is gone. Writers check :func:`is_held` before they write and before they commit, so
+    that what a dead run left running cannot commit behind the next run's back.
 
     Args:
         output: the run's OUTPUT.
@@ -45,6 +46,7 @@ class Lease:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process": _process_identity(os.getpid()),
+            "namespace": _pid_namespace(),
             "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "beat": 0,
         }
@@ -53,6 +55,9 @@ class Lease:
     def __enter__(self) -> "Lease":
         try:
             self._take()
+        except StoppedError:
+            self.release()
+            raise
         except STORAGE_ERRORS as error:
             raise StorageError(
                 f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
@@ -78,8 +83,13 @@ class Lease:
             )
 
     def __exit__(self, *raised: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the OUTPUT back, once: whatever of this run still works can commit nothing more."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         with contextlib.suppress(*STORAGE_ERRORS):  # else it is taken over, as from a dead holder
             if is_held(self._output, self._record["run_id"]):
                 self._file.delete()
@@ -98,7 +108,7 @@ class Lease:
         self._file.write_bytes(json.dumps(self._record).encode())
 
     def _is_alive(self, holder: dict[str, Any]) -> bool:
-        if holder.get("host") == self._record["host"]:
+        if self._sees(holder):
             return holder.get("process") == _process_identity(int(holder.get("pid", 0)))
         deadline = time.monotonic() + _MISSED_BEATS * self._beat_seconds
         while time.monotonic() < deadline:
@@ -109,6 +119,22 @@ class Lease:
             if now != holder:
                 return True
         return False
+
+    def _sees(self, holder: dict[str, Any]) -> bool:
+        """Whether the holder's process would be found from here: same machine, same container.
+
+        Names of hosts do not tell: containers on one network have the same, and so may machines.
+        """
+        boot, namespace = _boot_of(holder), holder.get("namespace")
+        if boot and namespace:
+            is_same = boot == _boot_of(self._record) and namespace == self._record["namespace"]
+            return is_same and not _is_hidden(int(holder.get("pid", 0)))
+        # Neither has /proc; nothing tells containers apart, and there are none on such systems.
+        return (
+            not Path("/proc/self").exists()
+            and not boot
+            and holder.get("host") == self._record["host"]
+        )
 
 
 def is_held(output: Location, run_id: str) -> bool:
@@ -123,6 +149,33 @@ def _read(file: Location) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _pid_namespace() -> str | None:
+    """Names the set of processes that this one sees, ``pid:[4026531836]``; unique on a machine."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it is another user's process that /proc does not show (its mount option hidepid)."""
+    if Path(f"/proc/{pid}/stat").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _boot_of(holder: dict[str, Any]) -> str:
+    """The machine that a holder runs on, and since when: the boot id in its process's identity."""
+    boot, colon, _ = str(holder.get("process") or "").partition(":")
+    return boot if colon else ""
 
 
 def _process_identity(pid: int) -> str | None:

@@ -11,6 +11,7 @@ import ray
 from ray.data import Dataset, TaskPoolStrategy
 
 from job import artifacts, progress, receipts
+from job.address import find_place
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
@@ -77,12 +78,13 @@ def plan(config: JobConfig) -> Plan:
     Raises:
         JobError: whatever would keep a run from starting.
     """
+    place = find_place(config.address)
     output = _open_output(config)
     _, model = _open_model(config)
     receipts.check_same_maps(output, model.origin, receipts.settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, config.patience, write=False)
     done = len(_done(config, output))
-    with cluster_session():
+    with cluster_session(place):
         check_nodes(images.witnesses)
         cluster = Cluster.now()
         allotment = allot(config, cluster, images.images - done)
@@ -103,14 +105,18 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     Raises:
         JobError: the run could not be done; a receipt that was begun says why.
     """
+    stop = stop or StopSignal()
+    place = find_place(config.address)
     output = _open_output(config)
     checkpoint, model = _open_model(config)
     run_id = receipts.new_run_id()
-    with Lease(output, run_id):
+    with Lease(output, run_id) as lease:
+        stop.releasing(lease.release)
         settings = receipts.settings_of(config, model)
         settings = receipts.check_same_maps(output, model.origin, settings)
         images = freeze(config.input, output, config.storage_options, config.patience)
         Commits(output).recover()
+        receipts.settle(output)
         done = _done(config, output)
         remaining = images.without(done)
         if config.retry_errors:  # what failed may have been mended since it was listed
@@ -119,10 +125,11 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         receipt = receipts.start(run_id, config.input, model, settings, **counts)
         if not len(remaining):
             return receipt.ending("finished")
+        say(f"{place}")
         say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
         if images.other_files:
             say(f"{images.other_files:,} objects without an image's name are left out")
-        with cluster_session():
+        with cluster_session(place):
             check_nodes(images.witnesses, output)
             cluster = Cluster.now()
             allotment = allot(config, cluster, len(remaining))
@@ -136,9 +143,8 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
                 say(reason)
             tally = progress.start_tally()
             work = _Work(config, checkpoint, model, allotment, receipt, tally, images.witnesses)
-            stop = stop or StopSignal()
             with (
-                receipt.kept_in(output, Measures(tally, allotment)) as keeping,
+                receipt.kept_in(output, Measures(tally, allotment), lease.release) as keeping,
                 progress.watching(tally, len(remaining), config.progress, describe=watch.describe),
                 watch.over_dataset(),
                 stop.finishing(keeping.stopping, config.stop_grace),

@@ -140,6 +140,10 @@ class Tally:
         self._errors.subtract(earlier_errors)
         self._committed[task] = (maps, errors)
 
+    def commits(self) -> dict[int, tuple[int, dict[str, int]]]:
+        """Maps and errors of each write task; whether its record was renamed, storage knows."""
+        return self._committed
+
     def snapshot(self) -> Snapshot:
         """Everything reported so far."""
         total = Snapshot(seconds=self._seconds, images=self._images, notes=list(self._notes))

@@ -5,28 +5,26 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import ray
-
 from job.checkpoint import Origin
 from job.config import JobConfig
 from job.errors import OutputConflictError, StoppedError, StorageError
+from job.measures import PREDICTING as PREDICTING
+from job.measures import Measures as Measures
 from job.model import ModelCard
 from job.presentable import presentable
-from job.progress import Snapshot
-from job.resources import Allotment
-from job.storage import STORAGE_ERRORS, Location, take_retries
+from job.sink import Commits
+from job.storage import STORAGE_ERRORS, Location
 
 if TYPE_CHECKING:
     from job.forward import Precision
 
 Status = Literal["running", "finished", "failed", "stopped"]
-# The stages that predictors run; all others are tasks on the cluster's CPUs.
-PREDICTING = ("normalise", "forward", "upsample")
 _PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy")
 
 
@@ -36,7 +34,8 @@ class Receipt:
 
     Attributes:
         run_id: sorts by start time.
-        status: ``running`` until it ends; a run that was killed stays so.
+        status: ``running`` until it ends; of a run that was killed, until the next one puts it
+            right (:func:`settle`).
         input: what was listed.
         model: name, revision and digest of the model.
         settings: everything else that decides what the maps are.
@@ -94,28 +93,49 @@ class Receipt:
         """Images that were left to do when the run started."""
         return self.images - self.done_before
 
+    @property
+    def how_far(self) -> str:
+        """What a run that was stopped leaves, and how to go on."""
+        done = self.done_before + self.maps + self.failed
+        return f"{done:,} of {self.images:,} images are committed; the same command goes on"
+
     def with_precision(self, precision: "Precision") -> "Receipt":
         """The same receipt, with what ``auto`` has come to mean."""
         return replace(self, settings={**self.settings, "precision": precision})
 
     def ending(self, status: Status, **changes: Any) -> "Receipt":
         """The same receipt as it stands at the end."""
-        return replace(self, status=status, ended=_now(), **changes)
+        return replace(self, status=status, **{"ended": _now(), **changes})
 
     @contextlib.contextmanager
-    def kept_in(self, output: Location, measures: "Measures") -> Iterator["_Keeping"]:
-        """Keep the receipt in storage from now on: as running, and however it ends."""
+    def kept_in(
+        self, output: Location, measures: Measures, release: Callable[[], None] = lambda: None
+    ) -> Iterator["_Keeping"]:
+        """Keep the receipt in storage from now on: as running, and however it ends.
+
+        Args:
+            output: the run's OUTPUT.
+            measures: where to find what the run has done.
+            release: gives the OUTPUT back when the run does not finish: what is still at work then
+                can commit nothing more, and what is counted stays so.
+
+        Raises:
+            StoppedError: in place of one, with how much is committed.
+        """
         keeping = _Keeping(self, output, measures)
         self.write(output)
         try:
             yield keeping
             keeping.end("finished")
         except BaseException as error:
+            release()
             stopped = isinstance(error, KeyboardInterrupt | StoppedError)
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
             # Storage that has ended the run may not take the receipt either.
             with contextlib.suppress(*STORAGE_ERRORS):
                 keeping.end("stopped" if stopped else "failed", message)
+            if isinstance(error, StoppedError):
+                raise StoppedError(keeping.receipt.how_far) from None
             raise
 
     def write(self, output: Location) -> None:
@@ -129,37 +149,6 @@ class Receipt:
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (output / "runs" / f"{self.run_id}.json").write_bytes(text.encode())
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Where a receipt finds what its run has done.
-
-    Attributes:
-        tally: handle of the run's :class:`job.progress.Tally`.
-        allotment: what each stage has asked Ray for.
-    """
-
-    tally: Any
-    allotment: Allotment
-
-    def take(self) -> dict[str, Any]:
-        """The fields of a receipt, as far as the run has come."""
-        try:
-            self.tally.add.remote({}, {}, take_retries())  # this process's own
-            total = ray.get(self.tally.snapshot.remote(), timeout=10)
-        except (ray.exceptions.RayError, TimeoutError):
-            return {}  # Ray itself is gone; what is committed tells the rest
-        return {
-            "maps": total.maps,
-            "errors": dict(total.errors),
-            "first_map": round(total.first_map, 3),
-            "steady": round(total.steady, 3),
-            "retries": total.retries,
-            "stages": _stages(total, self.allotment),
-            "allotment": asdict(self.allotment),
-            "message": "; ".join(total.notes),
-        }
 
 
 class _Keeping:
@@ -183,35 +172,26 @@ class _Keeping:
         self._measures.tally.note.remote("told to stop: finishing what is in flight")
         with self._writing, contextlib.suppress(*STORAGE_ERRORS):
             if not self._is_over:
-                self._write("stopped", "told to stop")
+                # Not ended yet: should nothing follow, the next run counts what was committed.
+                self._write("stopped", "told to stop", ended="")
 
     def end(self, status: Status, message: str = "") -> None:
         """Write down what the run has done, and how it ended."""
         self._is_over = True
         with self._writing:
-            self._write(status, message)
+            changes = {}
+            if status != "finished":
+                with contextlib.suppress(*STORAGE_ERRORS, StorageError):
+                    changes = self._measures.committed(self._output, self.receipt.run_id)
+            self._write(status, message, **changes)
 
-    def _write(self, status: Status, message: str) -> None:
+    def _write(self, status: Status, message: str, **more: Any) -> None:
         seconds = round(time.monotonic() - self._started, 3)
-        changes = self._measures.take()
+        changes = {**self._measures.take(), **more}
         if message:
             changes["message"] = message
         self.receipt = self.receipt.ending(status, seconds=seconds, **changes)
         self.receipt.write(self._output)
-
-
-def _stages(total: Snapshot, allotment: Allotment) -> dict[str, dict[str, float]]:
-    stages = {}
-    for stage, seconds in total.seconds.items():
-        in_predictors = stage in PREDICTING or not allotment.loads_apart
-        slots = (total.arrived or allotment.workers) if in_predictors else allotment.cpus
-        stages[stage] = {
-            "seconds": round(seconds, 3),
-            "images": total.images[stage],
-            "images_per_second": round(total.images[stage] / max(seconds, 1e-9), 2),
-            "busy": round(seconds / max(total.spans[stage] * slots, 1e-9), 3),
-        }
-    return stages
 
 
 def start(
@@ -245,6 +225,37 @@ def new_run_id() -> str:
 def read_all(output: Location) -> list[dict[str, Any]]:
     """Every receipt under an OUTPUT, oldest first."""
     return [_read_one(file) for file in _files(output)]
+
+
+def settle(output: Location) -> None:
+    """Bring up to date what runs have left that were killed; only the holder of the lease may.
+
+    A receipt without an end says less than was committed afterwards, and that its run goes on.
+    """
+    files = _files(output)
+    with ThreadPoolExecutor(32) as pool:
+        records = list(pool.map(_readable, files))
+    for file, record in zip(files, records, strict=True):
+        if record is None or record.get("ended"):
+            continue
+        maps, errors = Commits(output).count(str(record["run_id"]))
+        was_told = record.get("status") == "stopped"
+        record |= {
+            "status": "stopped" if was_told else "failed",
+            "ended": _now(),
+            "maps": maps,
+            "errors": errors,
+            "message": f"killed{' after it was told to stop' if was_told else ''}; the next run has"
+            " counted what it had committed",
+        }
+        file.write_bytes(json.dumps(record, indent=2, ensure_ascii=False).encode())
+
+
+def _readable(file: Location) -> dict[str, Any] | None:
+    try:
+        return _read_one(file)
+    except StorageError:  # whoever needs it says so
+        return None
 
 
 def _files(output: Location) -> list[Location]:

@@ -1,10 +1,9 @@
-"""Session: Ray for as long as a run takes, on whatever cluster is there, else on this machine."""
+"""Session: Ray for as long as a run takes, on a cluster or started on this machine."""
 
 import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import warnings
@@ -13,47 +12,65 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.services import find_bootstrap_address
 from ray.data import DataContext
 
 import job
-from job.errors import JobError, causes
+from job import temporary
+from job.address import Place, find_place
+from job.errors import JobError, StoppedError, causes
+from job.stopping import TOLD
+from job.submission import is_submitted
 
 
 @contextlib.contextmanager
-def cluster_session() -> Iterator[None]:
-    """Connect to the cluster of ``RAY_ADDRESS`` or of this machine, else start Ray here.
+def cluster_session(place: Place | None = None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray here.
 
     A Ray that was initialised before is used and left as it is.
 
+    Args:
+        place: where to; by default what :func:`job.address.find_place` finds.
+
     Raises:
-        JobError: a worker raised one: it comes through as itself, without Ray's traceback.
+        JobError: a worker raised one: it comes through as itself, without Ray's traceback. Or Ray
+            cannot be joined, or started.
     """
     ours = not ray.is_initialized()
     if ours:
-        _connect()
+        place = place or find_place()
+        try:
+            _connect(place)
+        except BaseException:
+            ray.shutdown()  # what has been started by then
+            raise
     try:
         with _quiet_data(), _plain_errors():
             yield
+    except StoppedError:
+        # Whoever has stopped the run may kill it soon: the last word comes first. Ray is shut down
+        # when the process ends.
+        ours = False
+        raise
     finally:
         if ours:
             ray.shutdown()
 
 
-def _connect() -> None:
+def _connect(place: Place) -> None:
     # Ray's own lines go to its log files; a job's log is for what a person can use.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray Data's own actors trip a check that is logged as an error for each of them (Ray 2.60).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    place = os.environ.get("RAY_ADDRESS") or find_bootstrap_address(None) or "local"
-    _check_reachable(place)
-    with _without_stderr(), _keeping_sigterm():
-        if place != "local":
-            with contextlib.suppress(ConnectionError):  # what `ray start` has left behind is gone
-                ray.init(include_dashboard=False, runtime_env=_package(), **quiet)
-                return
+    with _without_stderr(), _keeping_signals():
+        if place.address is not None:
+            with _as_job_error(f"{place.address}: the cluster cannot be joined"):
+                ray.init(
+                    address=place.address, include_dashboard=False, runtime_env=_package(), **quiet
+                )
+            return
+        temporary.check()
         # Workers import this package from where it is: unpacked afresh for every session, it would
         # have its kernels compiled anew.
         root = str(Path(job.__file__).parents[1])
@@ -63,38 +80,40 @@ def _connect() -> None:
         # Ray ends workers that have been idle for a second and are more than there are CPUs, and
         # starts others soon after: on a small machine that takes as long as decoding.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        ray.init(address="local", include_dashboard=False, **quiet)
+        with _as_job_error(f"Ray did not start on this machine, in {temporary.place()}"):
+            ray.init(address="local", include_dashboard=False, **quiet)
 
 
 def _package() -> dict[str, Any] | None:
     """A submitted job has brought its working directory along; any other brings this package."""
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return None if submitted else {"py_modules": [str(Path(job.__file__).parent)]}
-
-
-def _check_reachable(address: str) -> None:
-    """Refuse an address that nothing answers at; Ray would try for minutes, and say nothing."""
-    host, _, port = address.rpartition(":")
-    if not host or "://" in address or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise JobError(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there, or unset"
-            " RAY_ADDRESS to run on this machine alone"
-        ) from error
+    return None if is_submitted() else {"py_modules": [str(Path(job.__file__).parent)]}
 
 
 @contextlib.contextmanager
-def _keeping_sigterm() -> Iterator[None]:
-    """Put back the handler that ``ray.init`` replaces by one that ends in a stack trace."""
+def _as_job_error(what: str) -> Iterator[None]:
+    """Make a sentence of whatever ``ray.init`` raises: plain Exceptions, at places."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        why = temporary.explain(error) or " ".join(str(error).split()) or type(error).__name__
+        raise JobError(f"{what}: {why}") from error
+
+
+@contextlib.contextmanager
+def _keeping_signals() -> Iterator[None]:
+    """Put back the handler of SIGTERM that ``ray.init`` replaces by one that exits with 15."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
+        raise StoppedError(TOLD) from None
     finally:
         signal.signal(signal.SIGTERM, handler)
 

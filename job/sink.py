@@ -186,13 +186,32 @@ class Commits:
         """Names of the records of writes that are going on, or never finished."""
         return [name for name in self._place.names() if name.endswith(_PENDING)]
 
-    def done(self) -> np.ndarray:
-        """The ids that are committed, sorted, int64."""
-        names = [
+    def committed(self, run_id: str = "") -> list[str]:
+        """Names of the records of writes that are committed: of one run, or of all."""
+        return [
             name
             for name in self._place.names()
-            if name.endswith(_COMMITTED) and not name.endswith(_PENDING)
+            if name.endswith(_COMMITTED)
+            and not name.endswith(_PENDING)
+            and (not run_id or name.startswith(f"{run_id}-"))
         ]
+
+    def count(self, run_id: str) -> tuple[int, dict[str, int]]:
+        """How many maps a run has committed, and how many errors of each kind."""
+        names = self.committed(run_id)
+        failing = set((self._output / "errors").names()).intersection(names)
+        with ThreadPoolExecutor(32) as pool:
+            rows = sum(len(ids) for ids in pool.map(self._read_ids, names))
+            kinds = Counter(kind for part in pool.map(self._read_kinds, failing) for kind in part)
+        return rows - kinds.total(), dict(kinds)
+
+    def _read_kinds(self, name: str) -> list[str]:
+        table = artifacts.read(self._output / "errors" / name, ["error_type"])
+        return list(table["error_type"].to_pylist())
+
+    def done(self) -> np.ndarray:
+        """The ids that are committed, sorted, int64."""
+        names = self.committed()
         with ThreadPoolExecutor(32) as pool:
             parts = list(pool.map(self._read_ids, names))
         return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))

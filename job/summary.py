@@ -45,6 +45,10 @@ def _busy(receipt: Receipt) -> str:
     busy = {stage: figures["busy"] for stage, figures in receipt.stages.items()}
     predicting = sum(busy.get(stage, 0.0) for stage in PREDICTING)
     loading = busy.get("decode", 0.0)
+    if not receipt.allotment.get("load_cpus"):  # predictors load and encode as well
+        shares = {"loading": loading, "predicting": predicting, "encoding": busy.get("encode", 0.0)}
+        each = ", ".join(f"{share:.0%} {stage}" for stage, share in shares.items())
+        return f"predictors {min(sum(shares.values()), 1):.0%} of the time: {each}"
     rest = busy.get("encode", 0.0) + busy.get("write", 0.0)
     return (
         f"predictors {min(predicting, 1):.0%} of the time, CPUs {loading:.0%} with decoding and"
@@ -58,6 +62,40 @@ def is_good(receipt: Receipt, max_error_rate: float) -> bool:
     return accounted and (
         receipt.remaining == 0 or receipt.failed / receipt.remaining <= max_error_rate
     )
+
+
+def of_failure(
+    receipt: Receipt, output: str, max_error_rate: float, first: list[tuple[str, str]]
+) -> str:
+    """Why a run is not good: which option decided, the first images, and where all of them are.
+
+    Args:
+        receipt: of the run.
+        output: where it has written.
+        max_error_rate: the option.
+        first: URI and reason of the first images that failed.
+    """
+    place = output.rstrip("/")
+    lost = receipt.remaining - receipt.maps - receipt.failed
+    if lost:
+        return (
+            f"{lost:,} of {receipt.remaining:,} images have neither a map nor an error row. The"
+            " same command goes on with them"
+        )
+    share, limit = receipt.failed / receipt.remaining, max_error_rate
+    lines = [
+        f"{receipt.failed:,} of {receipt.remaining:,} images failed ({_percent(share)}), more than"
+        f" --max-error-rate {_percent(limit)}"
+    ]
+    lines += [f"  {uri}: {reason}" for uri, reason in first]
+    if receipt.failed > len(first):
+        lines.append(f"  and {receipt.failed - len(first):,} more")
+    lines.append(f"  all of them: {place}/errors/")
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def of_plan(plan: Plan) -> str:

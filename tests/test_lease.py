@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from job.errors import OutputConflictError, StorageError
+from job.errors import OutputConflictError, StoppedError, StorageError
 from job.lease import Lease, is_held
 from job.storage import Location, locate
 from tests.conftest import S3
@@ -270,3 +272,100 @@ def test_of_two_that_start_at_once_at_most_one_goes_on(s3: S3) -> None:
     for thread in threads:
         thread.join()
     assert (len(held), len(refused)) == (1, 3)
+
+
+def other_container(output: Location) -> list[str]:
+    """The command line of another process that holds the lease, where it sees only its own."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") is None or os.geteuid():
+        pytest.skip("needs root and unshare (util-linux), to make a PID namespace")
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("this machine does not let PID namespaces be made")
+    return [*unshare, sys.executable, "-c", HOLD, output.uri]
+
+
+def test_a_holder_in_another_container_of_this_machine_is_judged_by_its_beats(
+    output: Location,
+) -> None:
+    with subprocess.Popen(other_container(output), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            holder = record(output)
+            assert holder["host"] == socket.gethostname(), "the same name"
+            assert holder["pid"] < 10, "a number of its own"
+            with (
+                pytest.raises(OutputConflictError, match="written by run theirs"),
+                Lease(output, "ours", beat_seconds=1),
+            ):
+                pass
+            assert is_held(output, "theirs")
+        finally:
+            process.kill()
+    started = time.monotonic()
+    with Lease(output, "ours", beat_seconds=0.2):
+        assert time.monotonic() - started >= 0.6, "it was given time to beat"
+
+
+def test_a_run_in_a_container_does_not_take_over_the_live_lock_of_one_outside(
+    output: Location,
+) -> None:
+    words = other_container(output)
+    with Lease(output, "ours", beat_seconds=0.05):
+        finished = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert "OutputConflictError" in finished.stderr
+        assert is_held(output, "ours")
+
+
+@pytest.mark.parametrize("differs", ["process", "namespace"])
+def test_the_name_of_a_host_says_nothing_about_a_process(output: Location, differs: str) -> None:
+    with Lease(output, "theirs"):
+        holder = record(output)
+    holder["pid"] = 2**22 + 1  # no such process here
+    holder["process"] = f"another-boot:{holder['pid']}:1" if differs == "process" else "x"
+    if differs == "namespace":
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        holder |= {"process": f"{boot}:{holder['pid']}:1", "namespace": "pid:[1]"}
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(0.05):
+            holder["beat"] += 1
+            (output / "lock.json").write_bytes(json.dumps(holder).encode())
+
+    (output / "lock.json").write_bytes(json.dumps(holder).encode())
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with (
+            pytest.raises(OutputConflictError, match="written by run theirs"),
+            Lease(output, "ours", beat_seconds=0.2),
+        ):
+            pass
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_lease_can_be_given_back_early_and_only_once(output: Location) -> None:
+    with Lease(output, "first") as lease:
+        lease.release()
+        assert not is_held(output, "first")
+        with Lease(output, "second"):
+            lease.release()
+            assert is_held(output, "second"), "what is another's by now is left alone"
+
+
+def test_a_run_that_is_stopped_while_it_takes_the_lease_leaves_none(
+    output: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(output)  # one that is dead: taking over waits a moment, to see whether others do
+
+    def stop(seconds: float) -> None:
+        if is_held(output, "ours"):
+            raise StoppedError("told to stop")
+
+    monkeypatch.setattr(time, "sleep", stop)
+    with pytest.raises(StoppedError), Lease(output, "ours", beat_seconds=0.01):
+        pass
+    assert output.names() == []

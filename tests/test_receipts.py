@@ -1,16 +1,20 @@
 """Receipts: written when a run starts and again however it ends; what differs is named."""
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 
 from job import receipts
 from job.checkpoint import Checkpoint, Origin
 from job.config import JobConfig
-from job.errors import JobError, OutputConflictError, StoppedError
+from job.errors import JobError, OutputConflictError, StoppedError, StorageError
 from job.model import ModelCard
 from job.progress import start_tally
 from job.receipts import Measures, Receipt, check_same_maps, new_run_id, read_all
@@ -247,3 +251,77 @@ def test_a_checkpoint_tells_the_receipt_where_it_came_from(
     assert found["model"]["name"] == str(model_dir)
     assert len(found["model"]["digest"]) == 64
     check_same_maps(output, card.origin, SETTINGS)
+
+
+# Counts are of what is committed
+
+
+def commit(output: Location, task: int, ids: list[int], *kinds: str) -> None:
+    """As a write task does: its record, and a row for each of the ids that failed."""
+    name = f"run-1-{task:06d}"
+    (output / "checkpoint" / f"{name}.parquet").write_bytes(parquet(id=ids))
+    if kinds:
+        (output / "errors" / f"{name}.parquet").write_bytes(
+            parquet(error_type=list(kinds), message=["why"] * len(kinds), uri=["a"] * len(kinds))
+        )
+
+
+def parquet(**columns: list[Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("error", [StoppedError("told to stop"), StorageError("no space")])
+def test_a_run_that_ends_early_counts_what_is_committed_and_gives_the_output_back_first(
+    output: Location, measures: Measures, error: JobError
+) -> None:
+    held = [True]
+    measures.tally.commit.remote(0, 3, {"empty": 1})
+    measures.tally.commit.remote(1, 5, {})  # told, and never renamed
+
+    def release() -> None:
+        commit(output, 0, [1, 2, 3, 4], "empty")  # the last that could
+        held.clear()
+
+    with (
+        pytest.raises(type(error)) as raised,
+        started(images=10, done_before=4).kept_in(output, measures, release),
+    ):
+        raise error
+    found = written(output)
+    assert (found["maps"], found["errors"]) == (3, {"empty": 1})
+    assert found["ended"]
+    assert not held
+    if isinstance(error, StoppedError):
+        said = "8 of 10 images are committed; the same command goes on"
+        assert str(raised.value) == said
+
+
+def test_counts_come_from_storage_where_ray_is_gone(output: Location, measures: Measures) -> None:
+    ray.kill(measures.tally)
+    commit(output, 0, [1, 2, 3], "empty")
+    commit(output, 1, [4])
+    with pytest.raises(KeyError), started().kept_in(output, measures):
+        raise KeyError
+    found = written(output)
+    assert (found["maps"], found["errors"]) == (3, {"empty": 1})
+
+
+@pytest.mark.parametrize("status", ["running", "stopped"])
+def test_the_next_run_puts_right_what_a_killed_one_has_left(output: Location, status: str) -> None:
+    replace(started(), status=status, maps=1).write(output)
+    replace(started(run_id="run-0"), status="finished", ended="then", maps=7).write(output)
+    commit(output, 0, [1, 2, 3], "empty")
+    (output / "checkpoint" / "run-10-000000.parquet").write_bytes(parquet(id=[9]))
+    (output / "runs" / "damaged.json").write_bytes(b"{")
+    receipts.settle(output)
+    found = written(output)
+    assert (found["maps"], found["errors"]) == (2, {"empty": 1})
+    assert found["status"] == ("stopped" if status == "stopped" else "failed")
+    assert found["ended"]
+    assert found["message"].startswith("killed")
+    assert written(output, "run-0")["maps"] == 7, "one that has ended is left as it is"
+    settled = (output / "runs" / "run-1.json").read_bytes()
+    receipts.settle(output)
+    assert (output / "runs" / "run-1.json").read_bytes() == settled

@@ -366,6 +366,10 @@ def test_max_error_rate_decides_whether_failed_images_fail_the_run(
     assert "9 maps of 10 images" in stdout
     assert "errors  1: 1 empty" in stdout
     assert "Traceback" not in stderr
+    why, first, where = stderr.splitlines()[-3:]
+    assert why == "error: 1 of 10 images failed (10 %), more than --max-error-rate 1 %"
+    assert first.startswith(f"  {source / 'zero.jpg'}: ")
+    assert where == f"  all of them: {tmp_path / 'strict'}/errors/"
     check_each_image_once(tmp_path / "strict", 10)
     (row,) = rows(tmp_path / "strict", "errors")
     assert row["error_type"] == "empty"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import pyarrow.parquet as pq
 import pytest
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.state import state
@@ -34,9 +35,11 @@ def head(s3: S3, token: Path) -> Iterator[Head]:
         yield running
 
 
-def check_quiet(finished: Finished) -> None:
-    """Standard error has lines about images and nothing else; standard output no noise."""
-    assert all("images" in line for line in finished.stderr.splitlines()), finished.stderr
+def check_quiet(finished: Finished, where: str = "on Ray started here") -> None:
+    """Standard error says where it runs, then of images and nothing else; no noise anywhere."""
+    first, *rest = finished.stderr.splitlines()
+    assert first == where
+    assert all("images" in line for line in rest), finished.stderr
     for noise in ("Traceback", "Warning", "WARN", "INFO", "raylet", "\r", "\x1b"):
         assert noise not in finished.stdout + finished.stderr
 
@@ -125,7 +128,7 @@ def test_on_a_started_ray_it_joins_and_leaves_it_running(
     env = {**head.env, "RAY_ADDRESS": head.address}
     finished = finish(job_command(pictures, output), env)
     check_good(finished, str(output), 24)
-    check_quiet(finished)
+    check_quiet(finished, f"on a cluster of 1 node at {head.address}")
     check_each_image_once(output, 24)
     check_equal_to_sequential(output, model_dir)
     assert get(f"{head.dashboard}/api/jobs/", head.token)[0] == 200, "still there"
@@ -191,12 +194,23 @@ def test_job_that_is_stopped_keeps_what_it_has_and_says_so(
     assert "was stopped" in stopped.stdout + stopped.stderr
     (receipt,) = [json.loads(path.read_text()) for path in (output / "runs").iterdir()]
     assert receipt["status"] == "stopped"
+    assert receipt["maps"] == sum(1 for _ in committed(output))
     assert 0 < receipt["maps"] < 120
+    said = f"stopped: {receipt['maps']} of 120 images are committed; the same command goes on"
+    assert job_log(head, submitted).splitlines()[-1] == said
+    assert not (output / "lock.json").exists()
 
     resumed = finish([sys.executable, *words[1:]], {**head.env, "RAY_ADDRESS": head.address})
     assert resumed.exit_code == 0, resumed.stderr
     check_each_image_once(output, 120)
     check_equal_to_sequential(output, model_dir)
+
+
+def committed(output: Path) -> Iterator[int]:
+    """The ids in the commit records of an OUTPUT."""
+    for path in (output / "checkpoint").glob("*.parquet"):
+        if ".pending" not in path.name:
+            yield from pq.read_table(path)["id"].to_pylist()
 
 
 def test_cluster_answers_nobody_without_its_token(head: Head) -> None:
@@ -216,7 +230,7 @@ def test_on_two_nodes_the_head_does_none_of_the_work(
         finished = finish(words, {"RAY_ADDRESS": cluster["address"]})
         ran = tasks(cluster["address"])
     check_good(finished, str(output), 24)
-    check_quiet(finished)
+    check_quiet(finished, f"on a cluster of 2 nodes at {cluster['address']}")
     check_each_image_once(output, 24)
     check_equal_to_sequential(output, model_dir)
     for stage in ("Read", "MapWorker", "MapBatches", "Write"):

@@ -1,0 +1,78 @@
+"""Measures: what a run has done so far, as its receipt tells it."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+
+from job.progress import Snapshot
+from job.resources import Allotment
+from job.sink import Commits
+from job.storage import Location, take_retries
+
+# The stages that predictors run; all others are tasks on the cluster's CPUs.
+PREDICTING = ("normalise", "forward", "upsample")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Where a receipt finds what its run has done.
+
+    Attributes:
+        tally: handle of the run's :class:`job.progress.Tally`.
+        allotment: what each stage has asked Ray for.
+    """
+
+    tally: Any
+    allotment: Allotment
+
+    def take(self) -> dict[str, Any]:
+        """The fields of a receipt, as far as the run has come."""
+        try:
+            self.tally.add.remote({}, {}, take_retries())  # this process's own
+            total = ray.get(self.tally.snapshot.remote(), timeout=10)
+        except (ray.exceptions.RayError, TimeoutError):
+            return {}  # Ray itself is gone; what is committed tells the rest
+        return {
+            "maps": total.maps,
+            "errors": dict(total.errors),
+            "first_map": round(total.first_map, 3),
+            "steady": round(total.steady, 3),
+            "retries": total.retries,
+            "stages": _stages(total, self.allotment),
+            "allotment": asdict(self.allotment),
+            "message": "; ".join(total.notes),
+        }
+
+    def committed(self, output: Location, run_id: str) -> dict[str, Any]:
+        """The counts of a receipt, of what is committed and nothing else."""
+        commits = Commits(output)
+        try:
+            told = ray.get(self.tally.commits.remote(), timeout=10)
+        except (ray.exceptions.RayError, TimeoutError):
+            maps, errors = commits.count(run_id)
+            return {"maps": maps, "errors": errors}
+        # What a task has told before its record was renamed may not be committed.
+        tasks = {_task_of(name) for name in commits.committed(run_id)}
+        counted = [told[task] for task in tasks & set(told)]
+        errors = sum((Counter(kinds) for _, kinds in counted), Counter())
+        return {"maps": sum(maps for maps, _ in counted), "errors": dict(errors)}
+
+
+def _stages(total: Snapshot, allotment: Allotment) -> dict[str, dict[str, float]]:
+    stages = {}
+    for stage, seconds in total.seconds.items():
+        in_predictors = stage in PREDICTING or not allotment.loads_apart
+        slots = (total.arrived or allotment.workers) if in_predictors else allotment.cpus
+        stages[stage] = {
+            "seconds": round(seconds, 3),
+            "images": total.images[stage],
+            "images_per_second": round(total.images[stage] / max(seconds, 1e-9), 2),
+            "busy": round(seconds / max(total.spans[stage] * slots, 1e-9), 3),
+        }
+    return stages
+
+
+def _task_of(record: str) -> int:
+    return int(record.removesuffix(".parquet").rpartition("-")[2])
