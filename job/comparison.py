@@ -256,8 +256,8 @@ def _job(
 
 
 def _workers(images: int) -> int:
-    """As many predictors as the job takes here."""
-    return allot(JobConfig(input="-", output="-"), Cluster.now(), images).workers
+    """As many predictors as the job takes here, of those that there is room for now."""
+    return max(1, allot(JobConfig(input="-", output="-"), Cluster.now(), images).workers_now)
 
 
 def _check_parity(name: str, agreement: float) -> None:

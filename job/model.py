@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import platform
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,31 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
                 f" {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
             )
         return model, load_image_processor(directory)
+
+
+def on_device(model: Any, use_gpu: bool) -> Any:
+    """The model in evaluation mode, on this machine's GPU or its CPU.
+
+    Raises:
+        ModelError: torch sees no GPU here, or the GPU does not take the model; names the machine.
+    """
+    import torch
+
+    if not use_gpu:
+        return model.to("cpu").eval()
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"a GPU was asked for, but torch {torch.__version__} sees none on {platform.node()}."
+            " Give the workers a GPU, a driver that is new enough and a CUDA build of torch, or use"
+            " --gpus-per-worker 0"
+        )
+    try:
+        return model.to("cuda").eval()
+    except RuntimeError as error:  # torch's errors of CUDA are of this kind
+        raise ModelError(
+            f"the model cannot be put on the GPU of {platform.node()}: {_first_line(error)}. Free"
+            " the GPU, mend its driver, or use --gpus-per-worker 0"
+        ) from error
 
 
 def _from_objects(checkpoint: Checkpoint) -> tuple[Any, Any]:

@@ -1,17 +1,16 @@
 """Semantic segmentation: the predictor that turns pixels into maps."""
 
-import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from job.checkpoint import Checkpoint
-from job.errors import ImageError, ModelError
+from job.errors import ImageError
 from job.guard import Guard
 from job.image_loader import failure, ragged
 from job.labels import label_names
-from job.model import ModelSize, load_model
+from job.model import ModelSize, load_model, on_device
 from job.predictor import Predictor
 from job.stopwatch import Stopwatch
 
@@ -108,14 +107,8 @@ class SemanticSegmentationPredictor(Predictor):
         keep_freed_memory()
         if threads is not None:
             torch.set_num_threads(threads)
-        if use_gpu and not torch.cuda.is_available():
-            raise ModelError(
-                f"a GPU was asked for, but torch {torch.__version__} sees none on"
-                f" {platform.node()}. Give the workers a GPU, a driver that is new enough and a"
-                " CUDA build of torch, or use --gpus-per-worker 0"
-            )
         model, image_processor = load_model(checkpoint)
-        model = _moved(model, "cuda" if use_gpu else "cpu").eval()
+        model = on_device(model, use_gpu)
         forward = None
         if not reference:
             size = ModelSize.of(image_processor) if compiled else None
@@ -233,22 +226,6 @@ class SemanticSegmentationPredictor(Predictor):
             import torch
 
             torch.cuda.empty_cache()
-
-
-def _moved(model: Any, device: str) -> Any:
-    """The model on a device.
-
-    Raises:
-        ModelError: the device does not take it: a driver too old, memory that others hold.
-    """
-    try:
-        return model.to(device)
-    except RuntimeError as error:  # torch's errors of CUDA are of this kind
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"the model cannot be put on the GPU of {platform.node()}: {reason}. Free the GPU, mend"
-            " its driver, or use --gpus-per-worker 0"
-        ) from error
 
 
 def _name_of(data: Any, rows: Sequence[int]) -> str:

@@ -57,11 +57,11 @@ def _seconds_by_precision(
     import torch
 
     from job.forward import fast
-    from job.model import ModelSize, load_model
+    from job.model import ModelSize, load_model, on_device
 
     torch.set_num_threads(threads)
     model, image_processor = load_model(checkpoint)
-    model = model.to("cuda" if use_gpu else "cpu").eval()
+    model = on_device(model, use_gpu)
     size = ModelSize.of(image_processor)
     shape = (32 if use_gpu else 1, 3, *((size.height, size.width) if size else (512, 512)))
     pixels = torch.randn(shape, device=model.device)
