@@ -340,7 +340,7 @@ def test_disks_are_encrypted_and_credentials_ask_for_a_session_token(
 def test_make_without_a_target_lists_the_targets() -> None:
     shown = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True)
 
-    for target in ("demo", "test", "check", "lint", "lock", "clean"):
+    for target in ("demo", "test", "check", "lint", "cluster-check", "lock", "clean"):
         assert f"make {target}" in shown.stdout
 
 
