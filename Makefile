@@ -9,10 +9,13 @@ PY := .venv/bin/python
 # Touched after a complete install: a newer requirements.lock installs again.
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test check lint lock clean
+# What cluster-check looks at: make cluster-check CLUSTER=other.yaml
+CLUSTER ?= cluster.yaml
+
+.PHONY: help demo test check lint cluster-check lock clean
 
 help: ## list these targets
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## segment generated scenes, offline, in a minute or two
 	@$(PY) -m job demo
@@ -26,6 +29,9 @@ lint: $(INSTALLED) ## ruff (lint and format) and mypy
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
+
+cluster-check: $(INSTALLED) ## look before `ray up`: AWS account, quotas, token, programs
+	@$(PY) -m deploy.check $(CLUSTER)
 
 # pip and not uv: pip's own configuration may name the torch build for this machine. No pip-sync
 # either: with a CUDA torch it would remove the CUDA libraries, which a lock made with the CPU

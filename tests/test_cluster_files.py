@@ -16,7 +16,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ray._private.runtime_env.packaging import create_package, get_uri_for_directory
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.runtime_env import RuntimeEnv
+
+from job.config import JobConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
@@ -33,6 +36,14 @@ def runtime_env(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def cluster() -> dict[str, Any]:
     """cluster.yaml with Ray's AWS defaults filled in: what `ray up` acts on."""
     return prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+
+
+@pytest.fixture
+def autoscaling(cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AutoscalingConfig:
+    """What the autoscaler on the head makes of the cluster, which `ray up` has prepared already."""
+    # It hashes the files that are copied to the nodes.
+    monkeypatch.chdir(ROOT)
+    return AutoscalingConfig(prepare_config(cluster))
 
 
 @pytest.fixture
@@ -190,19 +201,86 @@ def test_no_default_of_ray_is_taken_over_unseen(cluster: dict[str, Any]) -> None
     assert not re.search(r"pip install[^\"]*boto3", text)
 
 
-def test_the_cluster_runs_the_ray_and_the_python_of_the_lock(cluster: dict[str, Any]) -> None:
-    docker = cluster["docker"]
+def test_every_type_of_node_starts_in_a_container_of_its_own_image(
+    cluster: dict[str, Any], autoscaling: AutoscalingConfig
+) -> None:
     version = locked_versions()["ray"]
 
-    assert docker["head_image"] == f"rayproject/ray:{version}-py311-cpu"
-    assert docker["worker_image"] == f"rayproject/ray:{version}-py311-gpu"
+    for name, node in cluster["available_node_types"].items():
+        docker = autoscaling.get_docker_config(name)
+        kind = "gpu" if node["resources"].get("GPU") else "cpu"
+        assert docker["image"] == f"rayproject/ray:{version}-py311-{kind}"
+        assert docker["container_name"] == cluster["docker"]["container_name"]
 
 
-def test_every_node_installs_the_lock_before_ray_starts(cluster: dict[str, Any]) -> None:
-    for commands in (cluster["head_setup_commands"], cluster["worker_setup_commands"]):
-        assert any("-r ~/requirements.lock" in command for command in commands)
+def test_a_new_type_of_workers_has_an_image_and_no_gpus_by_default(
+    cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    workers = cluster["available_node_types"]["gpu_worker"]
+    plain = {key: value for key, value in workers.items() if key != "docker"}
+    cluster["available_node_types"]["cpu_worker"] = {**plain, "resources": {"CPU": 16}}
+    autoscaling = AutoscalingConfig(prepare_config(cluster))
 
+    assert autoscaling.get_docker_config("cpu_worker")["image"].endswith("-cpu")
+    assert "--gpus all" not in run_options(autoscaling, "cpu_worker")
+
+
+def test_containers_see_gpus_exactly_where_there_are_some(
+    cluster: dict[str, Any], autoscaling: AutoscalingConfig
+) -> None:
+    for name, node in cluster["available_node_types"].items():
+        assert ("--gpus all" in run_options(autoscaling, name)) == ("GPU" in node["resources"])
+
+
+def run_options(autoscaling: AutoscalingConfig, node_type: str) -> list[str]:
+    """What Ray adds to `docker run` on a node: the options of all nodes and those of its role."""
+    docker = autoscaling.get_docker_config(node_type)
+    role = "head" if node_type == autoscaling.get_head_node_type() else "worker"
+    return [*docker["run_options"], *docker.get(f"{role}_run_options", [])]
+
+
+def environment(autoscaling: AutoscalingConfig, node_type: str) -> dict[str, str]:
+    """The variables that `docker run` sets on a node."""
+    options = [option.partition(" ") for option in run_options(autoscaling, node_type)]
+    return dict(value.split("=", 1) for name, _, value in options if name == "-e")
+
+
+def test_every_node_installs_the_lock_once_before_ray_starts(
+    cluster: dict[str, Any], autoscaling: AutoscalingConfig
+) -> None:
+    install = ["pip install -q --no-cache-dir -r ~/requirements.lock"]
+
+    # `ray up` sets the head up, and the head's autoscaler sets up the workers.
+    assert cluster["head_setup_commands"] == install
+    for name in cluster["available_node_types"]:
+        assert autoscaling.get_worker_setup_commands(name) == install
     assert (ROOT / cluster["file_mounts"]["~/requirements.lock"]).samefile(LOCK)
+
+
+def test_the_autoscaler_starts_at_no_worker_and_ends_at_the_most_that_the_cluster_may_have(
+    cluster: dict[str, Any], autoscaling: AutoscalingConfig
+) -> None:
+    types = autoscaling.get_node_type_configs()
+    workers = [types[name] for name in types if name != cluster["head_node_type"]]
+
+    # The head counts itself among its type's nodes.
+    assert types[cluster["head_node_type"]].max_worker_nodes == 1
+    assert [worker.min_worker_nodes for worker in workers] == [0] * len(workers)
+    assert sum(worker.max_worker_nodes for worker in workers) >= cluster["max_workers"]
+    assert autoscaling.get_idle_timeout_s() == 60 * cluster["idle_timeout_minutes"]
+    for name, node in cluster["available_node_types"].items():
+        assert autoscaling.get_node_resources(name) == node["resources"]
+
+
+def test_a_stopped_job_has_the_time_that_it_may_take_to_end(
+    cluster: dict[str, Any], autoscaling: AutoscalingConfig, runtime_env: dict[str, Any]
+) -> None:
+    needed = JobConfig.model_fields["stop_grace"].default + 10
+
+    for name in cluster["available_node_types"]:
+        assert int(environment(autoscaling, name)["RAY_JOB_STOP_WAIT_TIME_S"]) >= needed
+    assert int(runtime_env["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= needed
 
 
 def test_dashboard_and_jobs_api_answer_on_localhost_only(cluster: dict[str, Any]) -> None:
@@ -211,8 +289,11 @@ def test_dashboard_and_jobs_api_answer_on_localhost_only(cluster: dict[str, Any]
     assert re.findall(r"--dashboard-host[= ](\S+)", start) == ["127.0.0.1"]
 
 
-def test_every_node_demands_the_token_and_has_it(cluster: dict[str, Any]) -> None:
-    assert "-e RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+def test_every_node_demands_the_token_and_has_it(
+    cluster: dict[str, Any], autoscaling: AutoscalingConfig
+) -> None:
+    for name in cluster["available_node_types"]:
+        assert environment(autoscaling, name)["RAY_AUTH_MODE"] == "token"
     assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
@@ -259,7 +340,7 @@ def test_disks_are_encrypted_and_credentials_ask_for_a_session_token(
 def test_make_without_a_target_lists_the_targets() -> None:
     shown = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True)
 
-    for target in ("demo", "test", "check", "lint", "lock", "clean"):
+    for target in ("demo", "test", "check", "lint", "cluster-check", "lock", "clean"):
         assert f"make {target}" in shown.stdout
 
 
