@@ -362,4 +362,4 @@ def test_continuous_integration_runs_the_tests_and_stops_at_the_first_failure() 
 
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()
-    assert "make test" in script.read_text()
+    assert "make check" in script.read_text()
