@@ -196,7 +196,8 @@ def allot(config: JobConfig, cluster: Cluster, remaining: int) -> Allotment:
     # time as soon as another process takes one of their cores.
     threads = config.cpus_per_worker or 1
     cpus = 0.0 if gpus else float(threads)
-    load = 1.0 if gpus else 0.0
+    # Two loading tasks to a core: one waits for its images while the other decodes.
+    load = 0.5 if gpus else 0.0
     fitting = _room(config, cluster, cpus, gpus, load)
     worthwhile = max(1, remaining // IMAGES_WORTH_A_MODEL)
     workers = min(fitting, config.workers or worthwhile)

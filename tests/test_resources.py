@@ -111,7 +111,7 @@ def test_what_a_job_holds_is_enough_for_it_to_go_on(
 def test_on_a_sleeping_cluster_all_that_may_come_is_asked_for() -> None:
     allotment = allot(config(), ASLEEP, 1_000_000)
     assert (allotment.workers, allotment.workers_now) == (8, 0)
-    assert (allotment.gpus_per_worker, allotment.load_cpus) == (1, 1)
+    assert (allotment.gpus_per_worker, allotment.load_cpus) == (1, 0.5)
     assert str(allotment).startswith("up to 8 predictors with 1 GPU each")
     assert allotment.images_per_file == 4096
 

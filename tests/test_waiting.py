@@ -79,7 +79,9 @@ def test_some_that_are_still_missing_are_told() -> None:
 def test_predictors_that_wait_for_cpus_to_load_images_with_say_so() -> None:
     gpus = allotment(Node(2, 2))
     said = looking(2, 2, gpus).describe(Snapshot(arrived=2))
-    assert said.startswith("waiting for CPUs to load images with: 1 CPU for each task; free now: ")
+    assert said.startswith(
+        "waiting for CPUs to load images with: 0.5 CPUs for each task; free now: "
+    )
     assert looking(2, 2, gpus).describe(Snapshot(arrived=2, begun=True)) == "starting up"
 
 
