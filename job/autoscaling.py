@@ -19,6 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # Seconds that the head may take to answer what its autoscaler has been told.
 _ANSWER = 60.0
+# Nodes of a kind to count on where the autoscaler has been given no bound: all of them are asked for
+# at once, and paid for.
+_UNBOUNDED = 100
 # What KubeRay gives every container of a pod, and Kubernetes every pod.
 _KUBERAY_NAME = "RAY_CLUSTER_NAME"
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -133,12 +136,11 @@ def of_config(config: Mapping[str, Any]) -> Growth:
 
 
 def _of_report(reported: Any) -> Growth:
-    unbounded = 2**31
     types = [
         NodeType(
             float(group.resources.get("CPU", 0)),
             float(group.resources.get("GPU", 0)),
-            unbounded if group.max_count < 0 else group.max_count,
+            _UNBOUNDED if group.max_count < 0 else group.max_count,
         )
         for group in reported.node_group_configs
         if group.max_count

@@ -53,7 +53,7 @@ def test_what_an_autoscaler_has_reported_to_ray_itself_comes_first() -> None:
     found = autoscaling._of_report(reported)
     assert found.types[0] == NodeType(8, 2, 3)
     assert [kind.cpus for kind in found.types] == [8, 4]
-    assert found.types[1].most > 10**6, "no bound"
+    assert found.types[1].most == 100, "no bound, and yet not without end"
 
 
 @pytest.mark.usefixtures("ray_session")
