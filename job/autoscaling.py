@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # Seconds that the head may take to answer what its autoscaler has been told.
 _ANSWER = 60.0
-# Nodes of a kind to count on where the autoscaler has been given no bound: all of them are asked for
-# at once, and paid for.
+# Nodes of a kind to count on where the autoscaler has been given no bound: all are asked for at
+# once, and paid for.
 _UNBOUNDED = 100
 # What KubeRay gives every container of a pod, and Kubernetes every pod.
 _KUBERAY_NAME = "RAY_CLUSTER_NAME"
