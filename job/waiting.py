@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from job.progress import Snapshot
 
 _LOOK_EVERY = 1.0  # seconds
+# Seconds that a predictor's process takes to start where there is room for it.
+_TO_START = 30.0
 
 
 class WorkersWatch:
@@ -31,7 +33,8 @@ class WorkersWatch:
         self._allotment = allotment
         self._timeout = timeout
         self._running = self._missing = 0
-        self._last_worked = time.monotonic()
+        self._began = self._last_worked = time.monotonic()
+        self._had_room = _has_room(allotment)
 
     def look(self, executor: Any) -> None:
         """See how many predictors are up; called from Ray Data's own loop, which an error ends.
@@ -68,6 +71,9 @@ class WorkersWatch:
             # A predictor counts from when its model is loaded.
             if snapshot.arrived and not snapshot.done:
                 return f"{_predictors(snapshot.arrived)} loading the model"
+            is_early = time.monotonic() - self._began < _TO_START
+            if self._had_room and is_early and not snapshot.done:
+                return "starting up"  # who holds what was free may well be this run
             return f"waiting for workers: {self._asked(snapshot.arrived)}"
         if not snapshot.begun and allotment.loads_apart:
             needed = request(allotment.load_cpus, 0)
@@ -125,6 +131,13 @@ class WorkersWatch:
             say(f"waiting for a worker to measure on: {self._asked(0)}")
             self.check()
         return ray.get(task)
+
+
+def _has_room(allotment: Allotment) -> bool:
+    """Whether a predictor fits into what nobody holds now."""
+    left = ray.available_resources()
+    asked = {"CPU": allotment.cpus_per_worker, "GPU": allotment.gpus_per_worker}
+    return all(left.get(kind, 0.0) >= amount for kind, amount in asked.items())
 
 
 def free() -> str:

@@ -1,6 +1,8 @@
 """Waiting: what a run lacks is told in words, and no wait is longer than it may be."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,11 +10,13 @@ import pytest
 import ray
 from ray.data import DataContext
 
+from job import waiting
 from job.config import JobConfig
 from job.errors import JobError
 from job.progress import Snapshot
 from job.resources import Allotment, Cluster, Node, allot
 from job.waiting import WorkersWatch
+from tests.end_to_end.processes import wait_for
 
 LAPTOP = Node(2)
 
@@ -58,9 +62,35 @@ def looking(alive: int, size: int, asked: Allotment | None = None) -> WorkersWat
     return watch
 
 
+@contextmanager
+def cpus_held(count: int) -> Iterator[None]:
+    """Within the context, somebody else holds so many CPUs."""
+
+    class Holder:
+        def here(self) -> None: ...
+
+    holders = [ray.remote(num_cpus=1)(Holder).remote() for _ in range(count)]
+    ray.get([holder.here.remote() for holder in holders])
+    try:
+        yield
+    finally:
+        for holder in holders:
+            ray.kill(holder)
+
+
 def test_until_a_worker_is_here_it_says_what_it_asks_for_and_what_is_free() -> None:
-    said = looking(alive=0, size=2).describe(Snapshot())
-    assert said == "waiting for workers: 0 of 2 here (1 CPU each); free now: 2 of 2 CPUs"
+    with cpus_held(2):
+        watch = looking(alive=0, size=2)
+        said = watch.describe(Snapshot())
+    assert said == "waiting for workers: 0 of 2 here (1 CPU each); free now: 0 of 2 CPUs"
+
+
+def test_where_there_is_room_a_worker_has_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for(lambda: ray.available_resources().get("CPU") == 2, 30, "the CPUs")
+    watch = looking(alive=0, size=2)
+    assert watch.describe(Snapshot()) == "starting up"
+    monkeypatch.setattr(waiting, "_TO_START", 0.0)
+    assert watch.describe(Snapshot()).startswith("waiting for workers: 0 of 2 here")
 
 
 def test_a_worker_that_is_here_loads_the_model_first() -> None:
