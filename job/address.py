@@ -79,7 +79,13 @@ def find_place(given: str | None = None) -> Place:
     """
     if ray.is_initialized():
         nodes = sum(node["Alive"] for node in ray.nodes())
-        return Place(str(ray.get_runtime_context().gcs_address), nodes)
+        joined = str(ray.get_runtime_context().gcs_address)
+        if given not in (None, "auto", "local", joined):
+            raise JobError(
+                f"--address {given}: this program has joined the Ray at {joined} already. Leave the"
+                " address out, or call ray.shutdown() first"
+            )
+        return Place(joined, nodes)
     name = "--address" if given else "RAY_ADDRESS"
     address = given or os.environ.get("RAY_ADDRESS")
     if address == "local":
@@ -93,7 +99,8 @@ def find_place(given: str | None = None) -> Place:
     if noted and _listens(noted):
         _take_token_of_this_machine()
         with contextlib.suppress(NotRayError):  # another program has its port by now
-            return _joined(noted, f"the cluster of this machine at {noted}")
+            said = f"the cluster of this machine at {noted}"
+            return _joined(noted, said, "Give --address local to have Ray started here instead")
     return Place()
 
 
@@ -179,13 +186,15 @@ def _connect(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=_SECONDS).close()
 
 
-def _joined(address: str, said: str) -> Place:
+_WAY_OUT = "Check the address, or leave it out to have Ray started here"
+
+
+def _joined(address: str, said: str, way_out: str = _WAY_OUT) -> Place:
     """The cluster at an address, once it has answered.
 
     Raises:
         JobError: it has not; says what is there instead.
     """
-    way_out = "Check the address, or leave it out to have Ray started here"
     try:
         _connect(address)
     except socket.gaierror as error:

@@ -95,12 +95,14 @@ class Fetcher:
         """One object, whole; what is certain about it; or a doubt, to be settled."""
         try:
             place = self._place_of(listed.uri)
+        except Exception as error:  # the storage of an earlier INPUT cannot be opened
+            reason = str(error) if isinstance(error, JobError) else explain(error)
+            return Doubt("credentials", reason, has_its_word=False)
+        try:
             data = place.fetch(listed.uri, listed.etag, listed.size)
         except storage.ChangedError:
             message = "the object is not the one that was listed"
             return ImageError("changed", message, retryable=True)
-        except JobError as error:  # the storage of an earlier INPUT cannot be opened
-            return Doubt("credentials", str(error), has_its_word=False)
         except Exception as error:  # filesystems of other clouds have errors of their own
             return _doubt(error, place, listed.uri)
         self._read[self._storage(listed.uri)] = listed
@@ -145,23 +147,19 @@ class Fetcher:
                 number: self._unattested(listed, doubt)
                 for number, (listed, doubt) in doubts.items()
             }
-        against: Doubt | None = None
-        for witness in witnesses:
-            outcome = self._tried(pool, [witness])[0]
-            if not isinstance(outcome, Doubt):
-                break
-            if against is None or outcome.kind in ENVIRONMENT:
-                against = outcome
-        else:
+        outcomes = self._tried(pool, witnesses)
+        known = [outcome for outcome in outcomes if isinstance(outcome, Doubt)]
+        if len(known) == len(outcomes):
+            against = next((doubt for doubt in known if doubt.kind in ENVIRONMENT), known[0])
             return {
                 number: self._fault(listed, doubt, against)
                 for number, (listed, doubt) in doubts.items()
             }
         again = {number: listed for number, (listed, doubt) in doubts.items() if not doubt.is_late}
-        outcomes = dict(zip(again, self._tried(pool, list(again.values())), strict=True))
+        tried = dict(zip(again, self._tried(pool, list(again.values())), strict=True))
         settled: dict[int, bytes | ImageError | Fault] = {}
         for number, (_, doubt) in doubts.items():
-            outcome = outcomes.get(number, doubt)
+            outcome = tried.get(number, doubt)
             settled[number] = _blamed(outcome) if isinstance(outcome, Doubt) else outcome
         return settled
 
@@ -250,8 +248,11 @@ def _local_doubt(kind: Kind, reason: str, path: str) -> Doubt:
     if kind == "forbidden" and not os.access(folder, os.X_OK):
         reason = f"the folder {folder} may not be entered. Give the job the right to, on every node"
         return Doubt("mount", reason, has_its_word=False)
-    # Where a file system is not mounted, there is an empty folder.
-    return Doubt(kind, reason, has_its_word=kind != "missing" or any(os.scandir(folder)))
+    try:
+        # Where a file system is not mounted, there is an empty folder.
+        return Doubt(kind, reason, has_its_word=kind != "missing" or any(os.scandir(folder)))
+    except OSError as error:
+        return Doubt("mount", f"the folder {folder}: {explain(error)}", has_its_word=False)
 
 
 def _blamed(outcome: Doubt) -> ImageError:

@@ -114,16 +114,18 @@ class ImageLoader(Preprocessor):
         except StoppingError:
             outage.end_if_due(self._tally)
             objects, outcomes = [], []
-        faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
-        self._report(len(outcomes) - len(faults), faults)
+        faults: dict[int, Fault] = {}
         loaded: list[_Loaded] = []
         read: list[_Object] = []
         for found, outcome in zip(objects, outcomes, strict=True):
+            if isinstance(outcome, Fault):
+                faults[found.id] = outcome
             if isinstance(outcome, ImageError):
                 outcome = self._failed("decode", outcome)
             if isinstance(outcome, _Loaded):
                 loaded.append(outcome)
                 read.append(found)
+        self._report([found.id for found in read], faults)
         self._stopwatch.report()
         return {
             "id": np.array([found.id for found in read], np.int64),
@@ -134,7 +136,7 @@ class ImageLoader(Preprocessor):
             "error": np.array([row.error for row in loaded], object),
         }
 
-    def _report(self, read: int, faults: list[Fault]) -> None:
+    def _report(self, read: list[int], faults: dict[int, Fault]) -> None:
         if self._tally is not None and (read or faults):
             self._tally.read.remote(outage.this_node(), read, faults)
 

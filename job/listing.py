@@ -12,6 +12,7 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from job.errors import ConfigError, StorageError
+from job.refusals import kind_of
 from job.s3 import DEFAULT_PATIENCE, S3, Patience
 from job.storage import STORAGE_ERRORS, Location, StorageOptions, explain, locate, stamp
 
@@ -42,7 +43,9 @@ def list_objects(
             nothing = False
             if not found.path.endswith("/"):  # a console's stand-in for an empty folder
                 yield found
-    except STORAGE_ERRORS as error:
+    except Exception as error:  # filesystems of other clouds have errors of their own
+        if not isinstance(error, STORAGE_ERRORS) and kind_of(error) == "unknown":
+            raise
         raise StorageError(f"INPUT {uri} cannot be listed: {explain(error)}") from error
     if nothing:
         raise StorageError(

@@ -62,14 +62,16 @@ class Measures:
 
 def _stages(total: Snapshot, allotment: Allotment) -> dict[str, dict[str, float]]:
     stages = {}
+    cpus = ray.cluster_resources().get("CPU", 0) or allotment.cpus  # those that have come
     for stage, seconds in total.seconds.items():
         in_predictors = stage in PREDICTING or not allotment.loads_apart
-        slots = (total.arrived or allotment.workers) if in_predictors else allotment.cpus
+        slots = (total.arrived or allotment.workers) if in_predictors else cpus
         stages[stage] = {
             "seconds": round(seconds, 3),
             "images": total.images[stage],
             "images_per_second": round(total.images[stage] / max(seconds, 1e-9), 2),
-            "busy": round(seconds / max(total.spans[stage] * slots, 1e-9), 3),
+            # Two loading tasks share a core: together they may be busier than it.
+            "busy": min(1.0, round(seconds / max(total.spans[stage] * slots, 1e-9), 3)),
         }
     return stages
 

@@ -6,7 +6,7 @@ a row that it will hardly meet another kind begins nothing new, and ends in a se
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +81,7 @@ class Outage:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._in_a_row: Counter[str] = Counter()
-        self._faults: Counter[tuple[str, str]] = Counter()
-        self._last: dict[tuple[str, str], Fault] = {}
+        self._faults: dict[int, Fault] = {}
         self._reading: set[str] = set()
         self._failing: dict[str, None] = {}
         self._since: float | None = None
@@ -92,17 +91,21 @@ class Outage:
         """Whether there were too many faults in a row."""
         return self._since is not None
 
-    def count(self, node: str, read: int, faults: Sequence[Fault]) -> None:
-        """A node has read so many images, and could not read others."""
+    def count(self, node: str, read: Sequence[int], faults: Mapping[int, Fault]) -> None:
+        """A node has read some images, by their ids, and could not read others.
+
+        An image that is read after all, when a worker was lost and its task is done again, was
+        kept from nothing.
+        """
         if read:
             self._reading.add(node)
             for row in ("", node):
                 self._in_a_row[row] = 0
-        for fault in faults:
+        for number in read:
+            self._faults.pop(number, None)
+        if faults:
             self._failing[node] = None
-            key = fault.place, fault.kind
-            self._faults[key] += 1
-            self._last[key] = fault
+            self._faults.update(faults)
         for row in ("", node):
             self._in_a_row[row] += len(faults)
             if self._in_a_row[row] >= LIMIT and self._since is None:
@@ -112,12 +115,14 @@ class Outage:
         """What it comes to; None as long as every image could be read."""
         if not self._faults:
             return None
-        ((key, _),) = self._faults.most_common(1)
+        kinds = Counter((fault.place, fault.kind) for fault in self._faults.values())
+        ((key, _),) = kinds.most_common(1)
+        fault = next(f for f in reversed(self._faults.values()) if (f.place, f.kind) == key)
         # Where others read the same storage well, it is the node; and a mount always is.
         somewhere = bool(self._reading - set(self._failing)) or key[1] in ("mount", "node", "clock")
         nodes = tuple(self._failing)[:3] if somewhere else ()
         seconds = 0.0 if self._since is None else self._clock() - self._since
-        return Verdict(self._faults.total(), self._last[key], nodes, self.ends_run, seconds)
+        return Verdict(len(self._faults), fault, nodes, self.ends_run, seconds)
 
 
 def this_node() -> str:

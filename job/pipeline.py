@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -115,14 +116,14 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             cluster = Cluster.now()
             allotment = allot(config, cluster, len(remaining))
             say(f"{allotment}")
-            watch = WorkersWatch(allotment, config.worker_timeout)
+            tally = progress.start_tally()
+            watch = WorkersWatch(allotment, config.worker_timeout, partial(progress.ask, tally))
             if receipt.settings["precision"] == "auto":
                 precision, reason = choose_precision(
-                    checkpoint, allotment, lambda task: watch.result(task, say)
+                    checkpoint, allotment, lambda: watch.wait_for_place(say)
                 )
                 receipt = receipt.with_precision(precision)
                 say(reason)
-            tally = progress.start_tally()
             stages = Stages(config, checkpoint, model, allotment, receipt, tally, images.witnesses)
             with (
                 receipt.kept_in(output, Measures(tally, allotment), lease.release) as keeping,

@@ -105,7 +105,7 @@ class Tally:
         """Let nothing new begin."""
         self._stopping = True
 
-    def read(self, node: str, read: int, faults: list[Fault]) -> None:
+    def read(self, node: str, read: list[int], faults: dict[int, Fault]) -> None:
         """See :meth:`job.outage.Outage.count`."""
         self._outage.count(node, read, faults)
 
@@ -167,6 +167,16 @@ def start_tally() -> Any:
     return Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
+def ask(tally: Any) -> Snapshot:
+    """What a run has done by now.
+
+    Raises:
+        RayError: the tally does not answer.
+    """
+    snapshot: Snapshot = ray.get(tally.snapshot.remote(), timeout=10)
+    return snapshot
+
+
 @contextmanager
 def watching(
     tally: Any,
@@ -216,8 +226,8 @@ def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") 
         rate = snapshot.done / elapsed
         parts.append(f"{rate:.1f} images/s")
         parts.append(f"{duration((remaining - snapshot.done) / rate)} left")
-    if waiting:
-        parts.append(waiting)
+    if waiting or not snapshot.done:
+        parts.append(waiting or "starting up")
     failed = snapshot.errors.total()
     if failed:
         parts.append(f"{failed:,} error{'s' if failed > 1 else ''}")

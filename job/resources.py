@@ -17,6 +17,9 @@ from job.errors import ConfigError
 
 # Loading a model takes about as long as this many images.
 IMAGES_WORTH_A_MODEL = 8
+# A node with a GPU that has still to come is minutes of set-up that are paid for; so many images
+# are seconds to minutes of work on it.
+IMAGES_WORTH_A_GPU_TO_COME = 1000
 # The most images in a file: some 40 MB beside GPUs, where that is seconds of work, and 5 MB beside
 # CPUs, where a crash costs a minute.
 FILE_OF_GPU, FILE_OF_CPU = 4096, 512
@@ -47,11 +50,13 @@ class Cluster:
         nodes: the machines that are there now, and take tasks.
         growth: what may come; None when that is not known.
         head: the node id of a head that takes no tasks; None when the head takes some.
+        working_head: the head among the nodes, when it takes tasks: no autoscaler counts it.
     """
 
     nodes: tuple[Node, ...]
     growth: Growth | None = field(default_factory=Growth)
     head: str | None = None
+    working_head: Node | None = None
 
     @classmethod
     def now(cls) -> "Cluster":
@@ -68,6 +73,7 @@ class Cluster:
             tuple(node for node in nodes.values() if node.cpus or node.gpus),
             growth(),
             next((head for head in heads if not nodes[head].cpus), None),
+            next((nodes[head] for head in heads if nodes[head].cpus), None),
         )
 
     @property
@@ -104,6 +110,8 @@ class Cluster:
         for each, count in most:
             taken = min(nodes, count)
             nodes, fitting = nodes - taken, fitting + taken * each
+        if self.working_head:
+            fitting += self.working_head.fits(cpus, gpus)
         return max(self.fits_now(cpus, gpus), fitting)
 
     @property
@@ -199,7 +207,9 @@ def allot(config: JobConfig, cluster: Cluster, remaining: int) -> Allotment:
     # Two loading tasks to a core: one waits for its images while the other decodes.
     load = 0.5 if gpus else 0.0
     fitting = _room(config, cluster, cpus, gpus, load)
-    worthwhile = max(1, remaining // IMAGES_WORTH_A_MODEL)
+    here = min(cluster.fits_now(cpus, gpus), remaining // IMAGES_WORTH_A_MODEL)
+    to_come = IMAGES_WORTH_A_GPU_TO_COME if gpus else IMAGES_WORTH_A_MODEL
+    worthwhile = max(1, here, remaining // to_come)
     workers = min(fitting, config.workers or worthwhile)
     share = remaining // (8 * workers)
     most = FILE_OF_GPU if gpus else FILE_OF_CPU

@@ -8,6 +8,7 @@ that is still pending is a write that never finished, and its data files are rem
 import contextlib
 import io
 import json
+import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,12 @@ class MapSink(_FileDatasink):
 
     def _check_lease(self) -> None:
         if not is_held(self._output, self._run_id):
+            if self._output.is_local and not (self._output / "manifest").exists():
+                raise StorageError(
+                    f"OUTPUT {self._output.uri} is not there on node {platform.node()}. Mount the"
+                    " same folder at the same path on every node, or use an object storage such as"
+                    " s3://"
+                )
             raise OutputConflictError(
                 f"run {self._run_id} no longer holds {self._output.uri}: another run took over"
             )

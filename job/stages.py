@@ -78,6 +78,8 @@ class Stages:
             # The loader's own request, so that Ray runs it in the task that has the rows.
             num_cpus=allotment.load_cpus,
             override_num_blocks=source.tasks,
+            # Rows that ask for no CPU would all be read at once.
+            concurrency=None if allotment.loads_apart else 2 * allotment.workers,
             ray_remote_args={**RETRIED, **(allotment.placement if not allotment.load_cpus else {})},
         )
         maps = self._predict_apart(rows) if allotment.loads_apart else self._predict(rows)

@@ -180,7 +180,9 @@ def locate(
         raise ConfigError(
             f"--storage-options, or the credentials, do not fit {scheme}://: {explain(error)}"
         ) from error
-    except OSError as error:
+    except Exception as error:  # filesystems of other clouds have errors of their own
+        if not isinstance(error, OSError) and kind_of(error) == "unknown":
+            raise
         raise StorageError(f"{uri} cannot be opened: {explain(error)}") from error
     return Location(fs, path.rstrip("/") or "/")
 

@@ -95,7 +95,7 @@ def of_failure(
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.6g} %"
 
 
 def of_plan(plan: Plan) -> str:

@@ -26,14 +26,14 @@ def worth_compiling(remaining: int, allotment: Allotment) -> bool:
 
 
 def choose_precision(
-    checkpoint: Checkpoint, allotment: Allotment, result: Callable[[Any], Any] = ray.get
+    checkpoint: Checkpoint, allotment: Allotment, wait_for_place: Callable[[], None] = lambda: None
 ) -> "tuple[Precision, str]":
     """Run the model both ways on a worker like those to come.
 
     Args:
         checkpoint: the model.
         allotment: what such a worker asks for.
-        result: waits for a task and returns its result.
+        wait_for_place: waits until the cluster has room for such a worker.
 
     Returns:
         The precision to use, and one line that says why.
@@ -41,8 +41,8 @@ def choose_precision(
     task = ray.remote(_seconds_by_precision).options(
         num_cpus=allotment.cpus_per_worker, num_gpus=allotment.gpus_per_worker
     )
-    asked = task.remote(checkpoint, bool(allotment.gpus_per_worker), allotment.threads)
-    seconds = result(asked)
+    wait_for_place()
+    seconds = ray.get(task.remote(checkpoint, bool(allotment.gpus_per_worker), allotment.threads))
     half = min((name for name in seconds if name != "float32"), key=lambda name: seconds[name])
     gain = seconds["float32"] / seconds[half]
     if gain >= WORTH:

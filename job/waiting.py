@@ -26,13 +26,18 @@ class WorkersWatch:
 
     Args:
         allotment: what the run asks for.
-        timeout: seconds without a single worker after which the run ends.
+        timeout: seconds without anybody at work after which the run ends.
+        snapshot: asks the run's tally what has been done.
     """
 
-    def __init__(self, allotment: Allotment, timeout: float) -> None:
+    def __init__(
+        self, allotment: Allotment, timeout: float, snapshot: Callable[[], "Snapshot"]
+    ) -> None:
         self._allotment = allotment
         self._timeout = timeout
+        self._snapshot = snapshot
         self._running = self._missing = 0
+        self._has_run = self._has_begun = False
         self._began = self._last_worked = time.monotonic()
         self._had_room = _has_room(allotment)
 
@@ -40,48 +45,65 @@ class WorkersWatch:
         """See how many predictors are up; called from Ray Data's own loop, which an error ends.
 
         Raises:
-            JobError: none has been up for too long.
+            JobError: nobody has been at work for too long.
         """
         pools = [pool for op in executor._topology for pool in op.get_autoscaling_actor_pools()]
         self._running = sum(pool.num_alive_actors() for pool in pools)
         self._missing = sum(pool.current_size() for pool in pools) - self._running
-        if self._running or not self._missing:
+        self._has_run |= self._running > 0
+        if self._works:
             self._last_worked = time.monotonic()
-        self.check()
+        elif self._is_overdue:
+            self._end_unless_loading()
 
-    def check(self) -> None:
-        """End a wait that is too long.
+    @property
+    def _works(self) -> bool:
+        if not self._running:
+            return not self._missing  # not begun yet, or all is handed out
+        return self._has_begun or not self._allotment.loads_apart
 
-        Raises:
-            JobError: saying what was asked for, and what the cluster has.
-        """
-        if time.monotonic() - self._last_worked > self._timeout:
-            raise JobError(
-                f"no worker came within {self._timeout:g} s (--worker-timeout):"
-                f" {self._asked(0)}. What is committed stays; the same command goes on once the"
-                " cluster has room"
-            )
+    @property
+    def _is_overdue(self) -> bool:
+        return time.monotonic() - self._last_worked > self._timeout
+
+    def _end_unless_loading(self) -> None:
+        snapshot = self._snapshot()
+        self._has_begun |= snapshot.begun
+        # A predictor counts as running from when its model is loaded.
+        if self._works or (snapshot.arrived and not self._has_run):
+            self._last_worked = time.monotonic()
+            return
+        raise JobError(
+            f"no {'CPU' if self._running else 'worker'} came within {self._timeout:g} s"
+            f" (--worker-timeout): {self._lacks(snapshot.arrived)}. What is committed stays; the"
+            " same command goes on once the cluster has room"
+        )
 
     def describe(self, snapshot: "Snapshot") -> str:
         """What a run that has nothing done, or nobody at work, is waiting for; else nothing."""
-        allotment = self._allotment
+        self._has_begun |= snapshot.begun
         if not self._running and not self._missing:
             return "the last maps are being written" if snapshot.done else "starting up"
         if not self._running:
-            # A predictor counts from when its model is loaded.
-            if snapshot.arrived and not snapshot.done:
+            if snapshot.arrived and not self._has_run:
                 return f"{_predictors(snapshot.arrived)} loading the model"
             is_early = time.monotonic() - self._began < _TO_START
-            if self._had_room and is_early and not snapshot.done:
+            if self._had_room and is_early and not self._has_run:
                 return "starting up"  # who holds what was free may well be this run
-            return f"waiting for workers: {self._asked(snapshot.arrived)}"
-        if not snapshot.begun and allotment.loads_apart:
-            needed = request(allotment.load_cpus, 0)
-            return f"waiting for CPUs to load images with: {needed} for each task; {free()}"
+            return f"waiting for workers: {self._lacks(snapshot.arrived)}"
+        load_cpus = self._allotment.load_cpus
+        if not self._works and ray.available_resources().get("CPU", 0.0) < load_cpus:
+            return f"waiting for CPUs: {self._lacks(snapshot.arrived)}"
         said = [] if snapshot.done else ["starting up"]
         if self._missing:
             said.append(f"{self._running} of {_predictors(self._running + self._missing)} here")
         return ", ".join(said)
+
+    def _lacks(self, arrived: int) -> str:
+        if self._running:
+            each = request(self._allotment.load_cpus, 0)
+            return f"tasks that load images ask for {each} each; {free()}"
+        return self._asked(0 if self._has_run else arrived)
 
     def _asked(self, here: int) -> str:
         allotment = self._allotment
@@ -120,17 +142,28 @@ class WorkersWatch:
                 context.max_consecutive_actor_init_deaths,
             ) = before
 
-    def result(self, task: Any, say: Callable[[str], None], every: float = 5.0) -> Any:
-        """What a task with a predictor's resources returns, telling what it waits for until then.
+    def wait_for_place(self, say: Callable[[str], None], every: float = 5.0) -> None:
+        """Wait until the cluster has room for a worker, telling what is waited for.
 
         Raises:
-            JobError: it found no place in time.
+            JobError: it had none in time.
         """
-        self._last_worked = time.monotonic()
-        while not ray.wait([task], timeout=every)[0]:
-            say(f"waiting for a worker to measure on: {self._asked(0)}")
-            self.check()
-        return ray.get(task)
+        self._last_worked, self._missing = time.monotonic(), self._allotment.workers
+        worker = ray.remote(_nothing).options(
+            num_cpus=self._allotment.cpus_per_worker, num_gpus=self._allotment.gpus_per_worker
+        )
+        placed = worker.remote()
+        while not ray.wait([placed], timeout=every)[0]:
+            if not self._had_room:
+                say(f"waiting for workers: {self._asked(0)}")
+            if self._is_overdue:
+                ray.cancel(placed)
+                self._end_unless_loading()
+        self._missing = 0
+
+
+def _nothing() -> None:
+    """What a worker is asked for to see whether it is there."""
 
 
 def _has_room(allotment: Allotment) -> bool:

@@ -34,6 +34,9 @@ def test_a_few_images_are_not_worth_many_models() -> None:
     assert allot(config(), CPU_FLEET, 1).workers == 1
     assert 1 <= allot(config(), CPU_FLEET, 100).workers < 64
     assert allot(config(), ASLEEP, 10).workers == 1
+    assert allot(config(), ASLEEP, 3000).workers == 3, "a node to come is paid for by the minute"
+    assert allot(config(), FLEET, 3000).workers == 8, "those that are here are not"
+    assert allot(config(workers=8), ASLEEP, 100).workers == 8
 
 
 def test_threads_that_the_user_has_set_share_the_cores_of_a_node() -> None:
@@ -134,6 +137,15 @@ def test_one_node_of_several_that_may_come_does_not_decide_for_good() -> None:
     assert "up to 8 predictors" in str(allotment)
 
 
+def test_a_head_that_takes_tasks_is_none_of_the_nodes_that_may_come() -> None:
+    head = Node(16, 1)
+    cluster = Cluster((head,), Growth((NodeType(16, 1, 1),), 1), working_head=head)
+    assert cluster.fits(0, 1) == 2
+    assert cluster.fits(1, 0) == 32
+    both = Cluster((head, Node(16, 1)), Growth((NodeType(16, 1, 1),), 1), working_head=head)
+    assert both.fits(0, 1) == 2
+
+
 def test_all_nodes_together_may_be_fewer_than_those_of_each_kind() -> None:
     growth = Growth((NodeType(16, 1, 8), NodeType(96, 8, 8)), 9)
     assert Cluster((), growth).fits(0, 1) == 8 * 8 + 1
@@ -193,4 +205,4 @@ def test_an_allotment_reads_as_a_line() -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_ray_is_asked_what_the_cluster_has() -> None:
-    assert Cluster.now() == Cluster((Node(2),))
+    assert Cluster.now() == Cluster((Node(2),), working_head=Node(2))

@@ -56,8 +56,14 @@ def allotment(node: Node = LAPTOP) -> Allotment:
     return allot(JobConfig(input="in", output="out"), Cluster((node,)), 1000)
 
 
+def watching(
+    timeout: float, asked: Allotment | None = None, snapshot: Snapshot | None = None
+) -> WorkersWatch:
+    return WorkersWatch(asked or allotment(), timeout, lambda: snapshot or Snapshot())
+
+
 def looking(alive: int, size: int, asked: Allotment | None = None) -> WorkersWatch:
-    watch = WorkersWatch(asked or allotment(), timeout=60)
+    watch = watching(60, asked)
     watch.look(Executor(Pool(alive, size)))
     return watch
 
@@ -108,20 +114,37 @@ def test_some_that_are_still_missing_are_told() -> None:
 
 def test_predictors_that_wait_for_cpus_to_load_images_with_say_so() -> None:
     gpus = allotment(Node(2, 2))
-    said = looking(2, 2, gpus).describe(Snapshot(arrived=2))
-    assert said.startswith(
-        "waiting for CPUs to load images with: 0.5 CPUs for each task; free now: "
-    )
-    assert looking(2, 2, gpus).describe(Snapshot(arrived=2, begun=True)) == "starting up"
+    with cpus_held(2):
+        said = looking(2, 2, gpus).describe(Snapshot(arrived=2))
+        begun = looking(2, 2, gpus).describe(Snapshot(arrived=2, begun=True))
+    assert said.startswith("waiting for CPUs: tasks that load images ask for 0.5 CPUs each; free")
+    assert begun == "starting up"
+
+
+def test_predictors_that_hold_gpus_do_not_wait_for_cpus_for_ever() -> None:
+    watch = watching(0.2, allotment(Node(2, 2)))
+    watch.look(Executor(Pool(2, 2)))
+    time.sleep(0.3)
+    with pytest.raises(JobError, match=r"no CPU came within 0\.2 s .* ask for 0\.5 CPUs each"):
+        watch.look(Executor(Pool(2, 2)))
 
 
 def test_workers_that_all_went_away_are_waited_for_again() -> None:
-    said = looking(alive=0, size=2).describe(Snapshot(arrived=2, begun=True, maps=7))
-    assert said.startswith("waiting for workers: ")
+    watch = looking(alive=2, size=2)
+    watch.look(Executor(Pool(0, 2)))
+    for lost in (Snapshot(arrived=2, begun=True, maps=7), Snapshot(arrived=2, begun=True)):
+        assert watch.describe(lost).startswith("waiting for workers: 0 of 2 here")
+
+
+def test_loading_the_model_is_no_waiting() -> None:
+    watch = watching(0.2, snapshot=Snapshot(arrived=1))
+    for _ in range(3):
+        time.sleep(0.15)
+        watch.look(Executor(Pool(0, 2)))
 
 
 def test_a_wait_without_any_worker_ends_in_a_sentence() -> None:
-    watch = WorkersWatch(allotment(), timeout=0.2)
+    watch = watching(0.2)
     watch.look(Executor(Pool(0, 2)))
     time.sleep(0.3)
     with pytest.raises(JobError, match=r"came within 0\.2 s \(--worker-timeout\): 0 of 2"):
@@ -129,7 +152,7 @@ def test_a_wait_without_any_worker_ends_in_a_sentence() -> None:
 
 
 def test_a_worker_that_is_here_and_one_that_is_no_longer_needed_end_no_wait() -> None:
-    watch = WorkersWatch(allotment(), timeout=0.2)
+    watch = watching(0.2)
     for alive, size in ((1, 2), (1, 2), (0, 0)):
         time.sleep(0.15)
         watch.look(Executor(Pool(alive, size)))
@@ -142,7 +165,7 @@ def test_ray_data_ends_what_waits_too_long_and_has_its_settings_back_afterwards(
         def __call__(self, batch: Any) -> Any:
             return batch
 
-    watch = WorkersWatch(allotment(), timeout=3)
+    watch = watching(3)
     with watch.over_dataset():
         pool = ray.data.ActorPoolStrategy(size=1)
         waiting = ray.data.range(4).map_batches(Never, compute=pool, num_cpus=100)
@@ -151,12 +174,11 @@ def test_ray_data_ends_what_waits_too_long_and_has_its_settings_back_afterwards(
     assert DataContext.get_current().custom_execution_callback_classes == before
 
 
-def test_a_task_that_finds_no_place_is_waited_for_aloud_and_not_for_ever() -> None:
+def test_room_for_a_worker_is_waited_for_aloud_and_not_for_ever() -> None:
     said: list[str] = []
-    asked = ray.remote(num_cpus=100)(lambda: 1).remote()
-    watch = WorkersWatch(allotment(), timeout=1)
-    with pytest.raises(JobError, match="no worker came within 1 s"):
-        watch.result(asked, said.append, every=0.3)
-    assert said[0].startswith("waiting for a worker to measure on: 0 of 2 here (1 CPU each)")
-    ray.cancel(asked)
-    assert watch.result(ray.remote(lambda: 7).remote(), said.append) == 7
+    with cpus_held(2), pytest.raises(JobError, match="no worker came within 1 s"):
+        watching(1).wait_for_place(said.append, every=0.3)
+    assert said[0].startswith("waiting for workers: 0 of 2 here (1 CPU each)")
+    said.clear()
+    watching(60).wait_for_place(said.append)
+    assert said == []

@@ -162,7 +162,7 @@ def test_gpus_that_a_cluster_may_add_are_asked_for_and_waited_for(
     types = {"cpu": ({"CPU": 1}, 1), "gpu": ({"CPU": 1, "GPU": 1}, 2)}
     with autoscaling_head(types) as head:
         env = {"RAY_ADDRESS": head.address, "RAY_AUTH_MODE": "disabled"}
-        run = job_command(some, tmp_path / "out")
+        run = job_command(some, tmp_path / "out", "--workers=2")
         refused = finish([*run, "--gpus-per-worker=2"], env)
         assert refused.exit_code == 2
         assert "the largest node has 1 GPU, 1 CPU, no node that it may add has more" in (
