@@ -78,9 +78,19 @@ def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measur
     assert (found["status"], found["maps"], found["errors"]) == ("finished", 5, {"truncated": 1})
     decode = found["stages"]["decode"]
     assert (decode["seconds"], decode["images"], decode["images_per_second"]) == (2.0, 6, 3.0)
-    # Two seconds within a span of two, on a cluster of two CPUs; a predictor is one of one.
-    assert decode["busy"] == 0.5
+    # Two seconds within a span of two, of the one predictor: it loads its images itself.
+    assert decode["busy"] == 1.0
     assert found["stages"]["forward"]["busy"] == 1.0
+
+
+def test_images_loaded_apart_keep_the_cluster_s_cpus_busy(
+    output: Location, measures: Measures
+) -> None:
+    beside_gpus = replace(measures, allotment=replace(measures.allotment, load_cpus=0.5))
+    measures.tally.add.remote({"decode": 2.0}, {"decode": 6})
+    with started().kept_in(output, beside_gpus):
+        pass
+    assert written(output)["stages"]["decode"]["busy"] == 0.5, "one of two CPUs"
     assert found["retries"] == 3
     assert found["allotment"]["workers"] == 1
     assert found["ended"]
