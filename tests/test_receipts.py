@@ -82,6 +82,11 @@ def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measur
     assert decode["busy"] == 1.0
     assert found["stages"]["forward"]["busy"] == 1.0
 
+    assert found["retries"] == 3
+    assert found["allotment"]["workers"] == 1
+    assert found["ended"]
+    assert (keeping.receipt.remaining, keeping.receipt.failed) == (6, 1)
+
 
 def test_images_loaded_apart_keep_the_cluster_s_cpus_busy(
     output: Location, measures: Measures
@@ -91,10 +96,6 @@ def test_images_loaded_apart_keep_the_cluster_s_cpus_busy(
     with started().kept_in(output, beside_gpus):
         pass
     assert written(output)["stages"]["decode"]["busy"] == 0.5, "one of two CPUs"
-    assert found["retries"] == 3
-    assert found["allotment"]["workers"] == 1
-    assert found["ended"]
-    assert (keeping.receipt.remaining, keeping.receipt.failed) == (6, 1)
 
 
 def test_a_run_that_is_told_to_stop_says_so_at_once(output: Location, measures: Measures) -> None:
