@@ -135,9 +135,15 @@ def _without_stderr() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_data() -> Iterator[None]:
     context = DataContext.get_current()
-    before = context.enable_progress_bars, context.print_on_execution_start
+    before = (
+        context.enable_progress_bars,
+        context.print_on_execution_start,
+        context.raise_original_map_exception,
+    )
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Ray's own wrapper loses on its way what it is raised from.
+    context.raise_original_map_exception = True
     data_logger = logging.getLogger("ray.data")
     level = data_logger.level
     data_logger.setLevel(logging.CRITICAL)
@@ -150,7 +156,11 @@ def _quiet_data() -> Iterator[None]:
             yield
     finally:
         data_logger.setLevel(level)
-        context.enable_progress_bars, context.print_on_execution_start = before
+        (
+            context.enable_progress_bars,
+            context.print_on_execution_start,
+            context.raise_original_map_exception,
+        ) = before
 
 
 @contextlib.contextmanager

@@ -79,7 +79,6 @@ def test_a_job_goes_on_with_what_another_application_has_left_and_says_when_that
             finished = finish(job_command(some, tmp_path / "half", *small), env, timeout=300)
             assert finished.exit_code == 0, finished.stderr
             assert f"{IMAGES} maps of {IMAGES} images" in finished.stdout
-            assert "1 of 2 predictors here" in finished.stderr
         with another_application(cluster["address"], 2):
             begun = time.monotonic()
             words = job_command(some, tmp_path / "none", "--worker-timeout=8")
