@@ -193,7 +193,7 @@ _NUMBERS: dict[int, Kind] = {
 }
 # Ray Data adds to a worker's error how Ray may be told to try again; in an OSError that has a
 # message already, as the name of a file.
-_ADVICE_OF_RAY = re.compile(r"""(\n|: ['"])Failed to .+? after \d+/\d+ attempts \(.*""", re.DOTALL)
+ADVICE_OF_RAY = re.compile(r"""(\n|: ['"])Failed to .+? after \d+/\d+ attempts \(.*""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,7 @@ def _statuses(error: BaseException) -> Iterator[int]:
 
 def explain(error: BaseException) -> str:
     """What a storage error means and what to do, in one sentence without a traceback."""
-    plain = " ".join(_ADVICE_OF_RAY.sub("", str(error)).split())
+    plain = " ".join(ADVICE_OF_RAY.sub("", str(error)).split())
     text = presentable(plain) or type(error).__name__
     answer = answer_of(error)
     if answer is not None and answer.code and answer.code not in text:

@@ -18,6 +18,7 @@ import job
 from job import temporary
 from job.address import Place, find_place
 from job.errors import JobError, StoppedError, causes
+from job.refusals import ADVICE_OF_RAY
 from job.stopping import TOLD
 from job.submission import is_submitted
 
@@ -180,5 +181,5 @@ def _job_error(error: BaseException | None) -> JobError | None:
     """The JobError at the bottom of what Ray wrapped around it."""
     for behind in causes(error):
         if isinstance(behind, JobError) and not isinstance(behind, ray.exceptions.RayError):
-            return behind
+            return type(behind)(ADVICE_OF_RAY.sub("", str(behind)).strip())
     return None
