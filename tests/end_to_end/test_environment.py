@@ -317,7 +317,8 @@ def test_a_mount_that_goes_away_on_one_node_blames_no_image(
 ) -> None:
     images = 96
     source, output = write_pictures(tmp_path / "in", images, seed=1200), tmp_path / "out"
-    command = job_command(source, output, *SMALL)  # a predictor to each CPU: on both nodes
+    # Two CPUs, so that the predictor, which loads its images, is on the node in question.
+    command = job_command(source, output, *SMALL, "--cpus-per-worker=2")
     with worker_nodes(1) as cluster, node_without(None, cluster["address"]) as node:
         with started(command, {"RAY_ADDRESS": cluster["address"]}) as process:
             wait_for(lambda: any(output.glob("runs/*.json")), 240, "the work to begin", every=0.01)
