@@ -101,7 +101,8 @@ class MapSink(_FileDatasink):
 
     def _check_lease(self) -> None:
         if not is_held(self._output, self._run_id):
-            if self._output.is_local and not (self._output / "manifest").exists():
+            begun = any((self._output / name).exists() for name in ("lock.json", "manifest"))
+            if self._output.is_local and not begun:
                 raise StorageError(
                     f"OUTPUT {self._output.uri} is not there on node {platform.node()}. Mount the"
                     " same folder at the same path on every node, or use an object storage such as"

@@ -232,7 +232,14 @@ def test_the_setting_of_ray_data_is_put_back(output: Location) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_node_that_does_not_see_the_output_is_no_run_that_took_over(output: Location) -> None:
+    with pytest.raises(Exception, match=r"is not there on node \S+\. Mount the same folder"):
+        write(output, range(4))
+    assert not (output / "maps").names()
+
+
 def test_a_run_that_does_not_hold_the_output_writes_nothing(output: Location) -> None:
+    (output / "manifest" / "part-000000000000.parquet").write_bytes(b"")
     with pytest.raises(Exception, match=r"no longer holds .*another run took over"):
         write(output, range(4))
     assert not (output / "maps").names()
