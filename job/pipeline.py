@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 
 from job import artifacts, progress, receipts
 from job.address import find_place
@@ -14,10 +15,11 @@ from job.errors import ConfigError
 from job.lease import Lease
 from job.listing import refuse_overlap
 from job.manifest import Manifest, freeze
+from job.measures import Measures
 from job.model import ModelCard
 from job.node_check import check_nodes
 from job.outage import ending_on_outage
-from job.receipts import Measures, Receipt
+from job.receipts import Receipt
 from job.resources import Allotment, Cluster, allot
 from job.session import cluster_session
 from job.sink import Commits, committing
@@ -100,9 +102,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         Commits(output).recover()
         receipts.settle(output)
         done = _done(config, output)
-        remaining = images.without(done)
-        if config.retry_errors:  # what failed may have been mended since it was listed
-            remaining = images.as_listed_now(remaining)
+        remaining = _remaining(config, images, done)
         counts = {"images": images.images, "done_before": len(done)}
         receipt = receipts.start(run_id, config.input, model, settings, **counts)
         if not len(remaining):
@@ -118,12 +118,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             say(f"{allotment}")
             tally = progress.start_tally()
             watch = WorkersWatch(allotment, config.worker_timeout, partial(progress.ask, tally))
-            if receipt.settings["precision"] == "auto":
-                precision, reason = choose_precision(
-                    checkpoint, allotment, lambda: watch.wait_for_place(say)
-                )
-                receipt = receipt.with_precision(precision)
-                say(reason)
+            receipt = _with_precision(receipt, checkpoint, allotment, watch, say)
             stages = Stages(config, checkpoint, model, allotment, receipt, tally, images.witnesses)
             with (
                 receipt.kept_in(output, Measures(tally, allotment), lease.release) as keeping,
@@ -144,6 +139,28 @@ def _done(config: JobConfig, output: Location) -> np.ndarray:
         return done
     only_retryable = config.retry_errors == "retryable"
     return np.setdiff1d(done, artifacts.open_errors(output, only_retryable=only_retryable))
+
+
+def _remaining(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Table:
+    """Rows of the manifest, for the images to do."""
+    remaining = images.without(done)
+    # What failed may have been mended since it was listed.
+    return images.as_listed_now(remaining) if config.retry_errors else remaining
+
+
+def _with_precision(
+    receipt: Receipt,
+    checkpoint: Checkpoint,
+    allotment: Allotment,
+    watch: WorkersWatch,
+    say: Say,
+) -> Receipt:
+    """The receipt with what ``--precision auto`` comes to on this cluster."""
+    if receipt.settings["precision"] != "auto":
+        return receipt
+    precision, reason = choose_precision(checkpoint, allotment, lambda: watch.wait_for_place(say))
+    say(reason)
+    return receipt.with_precision(precision)
 
 
 def _open_model(config: JobConfig) -> tuple[Checkpoint, ModelCard]:

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
@@ -57,8 +57,8 @@ class Snapshot:
 Describe = Callable[[Snapshot], str]
 
 
-def _starting_up(snapshot: Snapshot) -> str:
-    return "" if snapshot.done else "starting up"
+def _nothing_awaited(snapshot: Snapshot) -> str:
+    return ""
 
 
 @ray.remote(num_cpus=0)
@@ -184,7 +184,7 @@ def watching(
     style: Style,
     stream: TextIO | None = None,
     every: float = 5.0,
-    describe: Describe = _starting_up,
+    describe: Describe = _nothing_awaited,
 ) -> Iterator[None]:
     """Within the context, show how far the run is: a live bar on a terminal, lines elsewhere.
 
@@ -203,12 +203,13 @@ def watching(
         yield
         return
     stop = threading.Event()
-    show = _show_bar if style == "bar" else _show_lines
+    if style == "bar":
+        show, every = _show_bar, min(every, 0.5)
+    else:
+        show = _show_lines
+    looks = _looks(tally, every, describe, stop)
     thread = threading.Thread(
-        target=show,
-        args=(tally, remaining, out, every, describe, stop),
-        daemon=True,
-        name="progress",
+        target=show, args=(looks, remaining, out), daemon=True, name="progress"
     )
     thread.start()
     try:
@@ -244,48 +245,38 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _snapshots(tally: Any, every: float, stop: threading.Event) -> Iterator[Snapshot]:
+def _looks(
+    tally: Any, every: float, describe: Describe, stop: threading.Event
+) -> Iterator[tuple[Snapshot, str]]:
+    """What has been done and what is waited for, now and then."""
     while not stop.wait(every):
         try:
-            yield ray.get(tally.snapshot.remote(), timeout=every)
-        except (ray.exceptions.RayError, TimeoutError):
+            snapshot = ask(tally)
+            waiting = describe(snapshot)
+        except (ray.exceptions.RayError, TimeoutError, ConnectionError):
             continue  # a missed line is no reason to end anything
+        yield snapshot, waiting
 
 
-def _show_lines(
-    tally: Any,
-    remaining: int,
-    out: TextIO,
-    every: float,
-    describe: Describe,
-    stop: threading.Event,
-) -> None:
+def _show_lines(looks: Iterable[tuple[Snapshot, str]], remaining: int, out: TextIO) -> None:
     started = time.monotonic()
     told = 0
-    for snapshot in _snapshots(tally, every, stop):
-        for note in snapshot.notes[told:]:
-            print(presentable(note), file=out, flush=True)
+    for snapshot, waiting in looks:
+        now = line(snapshot, remaining, time.monotonic() - started, waiting)
+        for text in (*snapshot.notes[told:], now):
+            print(presentable(text), file=out, flush=True)
         told = len(snapshot.notes)
-        now = line(snapshot, remaining, time.monotonic() - started, describe(snapshot))
-        print(presentable(now), file=out, flush=True)
 
 
-def _show_bar(
-    tally: Any,
-    remaining: int,
-    out: TextIO,
-    every: float,
-    describe: Describe,
-    stop: threading.Event,
-) -> None:
+def _show_bar(looks: Iterable[tuple[Snapshot, str]], remaining: int, out: TextIO) -> None:
     from tqdm import tqdm
 
     with tqdm(total=remaining, unit="images", file=out, leave=False, dynamic_ncols=True) as bar:
         told = 0
-        for snapshot in _snapshots(tally, min(every, 0.5), stop):
+        for snapshot, waiting in looks:
             for note in snapshot.notes[told:]:
                 bar.write(presentable(note), file=out)
             told = len(snapshot.notes)
             failed = f"{snapshot.errors.total()} errors" if snapshot.errors else ""
-            bar.set_postfix_str(", ".join(filter(None, [presentable(describe(snapshot)), failed])))
+            bar.set_postfix_str(", ".join(filter(None, [presentable(waiting), failed])))
             bar.update(snapshot.done - bar.n)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from job.checkpoint import Origin
 from job.config import JobConfig
 from job.errors import OutputConflictError, StoppedError, StorageError
-from job.measures import PREDICTING as PREDICTING
-from job.measures import Measures as Measures
+from job.measures import Measures
 from job.model import ModelCard
 from job.presentable import presentable
 from job.sink import Commits

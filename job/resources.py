@@ -6,6 +6,7 @@ encodes in one; beside GPUs images are loaded in tasks that give their CPU back 
 Everything else is short and asks for none.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +33,12 @@ class Node:
     Attributes:
         cpus: logical CPUs that tasks may ask for.
         gpus: GPUs, likewise.
+        id: Ray's name for it.
     """
 
     cpus: float
     gpus: float = 0.0
+    id: str = field(default="", compare=False)
 
     def fits(self, cpus: float, gpus: float) -> int:
         """How many workers of a size it has room for when nobody else is there."""
@@ -49,32 +52,22 @@ class Cluster:
     Attributes:
         nodes: the machines that are there now, and take tasks.
         growth: what may come; None when that is not known.
-        head: the node id of a head that takes no tasks; None when the head takes some.
-        working_head: the head among the nodes, when it takes tasks: no autoscaler counts it.
+        head: the machine that coordinates, which no autoscaler counts; among the nodes only when it
+            takes tasks.
     """
 
     nodes: tuple[Node, ...]
     growth: Growth | None = field(default_factory=Growth)
-    head: str | None = None
-    working_head: Node | None = None
+    head: Node | None = None
 
     @classmethod
     def now(cls) -> "Cluster":
         """Ask Ray. The driver's own machine is never asked: it may be a head without a GPU."""
         alive = [node for node in ray.nodes() if node["Alive"]]
-        nodes = {
-            node["NodeID"]: Node(
-                float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0))
-            )
-            for node in alive
-        }
-        heads = [node["NodeID"] for node in alive if is_head(node)]
-        return cls(
-            tuple(node for node in nodes.values() if node.cpus or node.gpus),
-            growth(),
-            next((head for head in heads if not nodes[head].cpus), None),
-            next((nodes[head] for head in heads if nodes[head].cpus), None),
-        )
+        nodes = [_node(described) for described in alive]
+        heads = [_node(described) for described in alive if is_head(described)]
+        working = tuple(node for node in nodes if node.cpus or node.gpus)
+        return cls(working, growth(), heads[0] if heads else None)
 
     @property
     def cpus(self) -> float:
@@ -110,8 +103,8 @@ class Cluster:
         for each, count in most:
             taken = min(nodes, count)
             nodes, fitting = nodes - taken, fitting + taken * each
-        if self.working_head:
-            fitting += self.working_head.fits(cpus, gpus)
+        if self.head:
+            fitting += self.head.fits(cpus, gpus)
         return max(self.fits_now(cpus, gpus), fitting)
 
     @property
@@ -127,7 +120,9 @@ class Cluster:
     @property
     def beside_head(self) -> dict[str, Any]:
         """Ray's arguments for tasks that ask for no CPU, to keep them off a head without any."""
-        return {"label_selector": {"ray.io/node-id": f"!{self.head}"}} if self.head else {}
+        if self.head is None or self.head.cpus:
+            return {}
+        return {"label_selector": {"ray.io/node-id": f"!{self.head.id}"}}
 
 
 @dataclass(frozen=True)
@@ -257,6 +252,12 @@ def _room(config: JobConfig, cluster: Cluster, cpus: float, gpus: float, load: f
     raise ConfigError(
         f"the cluster has GPUs but no CPUs for the tasks that load images, {adds}. Add worker nodes"
     )
+
+
+def _node(described: Mapping[str, Any]) -> Node:
+    """A machine as ``ray.nodes()`` describes it."""
+    has = described["Resources"]
+    return Node(float(has.get("CPU", 0)), float(has.get("GPU", 0)), described["NodeID"])
 
 
 def _fitting(cpus: float, gpus: float, each_cpus: float, each_gpus: float) -> int:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import DataContext
 
 import job
 from job import temporary
 from job.address import Place, find_place
+from job.data_settings import data_settings
 from job.errors import JobError, StoppedError, causes
 from job.refusals import ADVICE_OF_RAY
 from job.stopping import TOLD
@@ -135,21 +135,17 @@ def _without_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_data() -> Iterator[None]:
-    context = DataContext.get_current()
-    before = (
-        context.enable_progress_bars,
-        context.print_on_execution_start,
-        context.raise_original_map_exception,
+    settings = data_settings(
+        enable_progress_bars=False,
+        print_on_execution_start=False,
+        # Ray's own wrapper loses on its way what it is raised from.
+        raise_original_map_exception=True,
     )
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # Ray's own wrapper loses on its way what it is raised from.
-    context.raise_original_map_exception = True
     data_logger = logging.getLogger("ray.data")
     level = data_logger.level
     data_logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with settings, warnings.catch_warnings():
             # Ray 2.60 wants remote arguments by their names, and has none for max_retries.
             warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
             # A bound on tasks is none the worse for there being fewer.
@@ -157,11 +153,6 @@ def _quiet_data() -> Iterator[None]:
             yield
     finally:
         data_logger.setLevel(level)
-        (
-            context.enable_progress_bars,
-            context.print_on_execution_start,
-            context.raise_original_map_exception,
-        ) = before
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from ray.data import DataContext
 from ray.data.block import Block, BlockAccessor
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.checkpoint.checkpoint_filter import CheckpointManager
@@ -26,6 +25,7 @@ from ray.data.datasource import FilenameProvider
 from ray.data.datasource.file_datasink import _FileDatasink
 
 from job import artifacts, schema
+from job.data_settings import data_settings
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.lease import is_held
 from job.stopwatch import Stopwatch
@@ -245,9 +245,7 @@ def committing(output: Location) -> Iterator[None]:
         StorageError: OUTPUT could not be written. Images that cannot be read are rows and raise
             nothing, so what storage raises in here is about OUTPUT.
     """
-    context = DataContext.get_current()
-    before = context.checkpoint_config
-    context.checkpoint_config = CheckpointConfig(
+    records = CheckpointConfig(
         id_column="id",
         checkpoint_path=(output / "checkpoint").path,
         override_filesystem=output.arrow,
@@ -255,7 +253,8 @@ def committing(output: Location) -> Iterator[None]:
         checkpoint_manager_cls=_AlreadyDropped,
     )
     try:
-        yield
+        with data_settings(checkpoint_config=records):
+            yield
     except ray.exceptions.RayError as error:
         refused = [behind for behind in causes(error) if isinstance(behind, REFUSALS)]
         if not refused or any(isinstance(e, JobError) for e in causes(error)):
@@ -264,5 +263,3 @@ def committing(output: Location) -> Iterator[None]:
             f"OUTPUT {output.uri} cannot be written: {explain(refused[-1])}. What is committed"
             " stays; the same command goes on once it can be written again"
         ) from error
-    finally:
-        context.checkpoint_config = before

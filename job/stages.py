@@ -80,7 +80,7 @@ class Stages:
             override_num_blocks=source.tasks,
             # Rows that ask for no CPU would all be read at once.
             concurrency=None if allotment.loads_apart else 2 * allotment.workers,
-            ray_remote_args={**RETRIED, **(allotment.placement if not allotment.load_cpus else {})},
+            ray_remote_args={**RETRIED, **({} if allotment.loads_apart else allotment.placement)},
         )
         maps = self._predict_apart(rows) if allotment.loads_apart else self._predict(rows)
         maps.write_datasink(

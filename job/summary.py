@@ -4,10 +4,11 @@ import numpy as np
 
 from job.comparison import BASELINE, Comparison
 from job.evaluation import Scores
+from job.measures import PREDICTING
 from job.pipeline import Plan
 from job.presentable import presentable
 from job.progress import duration
-from job.receipts import PREDICTING, Receipt
+from job.receipts import Receipt
 from job.resources import Cluster, request
 from job.verification import Verdict
 

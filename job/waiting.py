@@ -10,6 +10,7 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from job.autoscaling import launches
+from job.data_settings import data_settings
 from job.errors import JobError
 from job.resources import Allotment, request
 
@@ -67,7 +68,10 @@ class WorkersWatch:
         return time.monotonic() - self._last_worked > self._timeout
 
     def _end_unless_loading(self) -> None:
-        snapshot = self._snapshot()
+        try:
+            snapshot = self._snapshot()
+        except (ray.exceptions.RayError, TimeoutError):
+            return  # the tally is busy, or gone with Ray, which says so: asked again in a while
         self._has_begun |= snapshot.begun
         # A predictor counts as running from when its model is loaded.
         if self._works or (snapshot.arrived and not self._has_run):
@@ -122,25 +126,15 @@ class WorkersWatch:
                     self._next = time.monotonic() + _LOOK_EVERY
                     watch.look(executor)
 
-        context = DataContext.get_current()
-        before = (
-            context.custom_execution_callback_classes,
-            context.execution_no_progress_timeout_s,
-            context.max_consecutive_actor_init_deaths,
-        )
-        context.custom_execution_callback_classes = [*before[0], Looking]
-        # Ray's own limit would end a run that waits for a node, or for another job, unexplained.
-        context.execution_no_progress_timeout_s = -1
-        # A spot node may vanish while its predictor loads the model.
-        context.max_consecutive_actor_init_deaths = 8
-        try:
+        registered = DataContext.get_current().custom_execution_callback_classes
+        with data_settings(
+            custom_execution_callback_classes=[*registered, Looking],
+            # Ray's own limit would end a run that waits for a node, or another job, unexplained.
+            execution_no_progress_timeout_s=-1,
+            # A spot node may vanish while its predictor loads the model.
+            max_consecutive_actor_init_deaths=8,
+        ):
             yield
-        finally:
-            (
-                context.custom_execution_callback_classes,
-                context.execution_no_progress_timeout_s,
-                context.max_consecutive_actor_init_deaths,
-            ) = before
 
     def wait_for_place(self, say: Callable[[str], None], every: float = 5.0) -> None:
         """Wait until the cluster has room for a worker, telling what is waited for.

@@ -13,7 +13,7 @@ from typing import Any
 
 import boto3
 
-from tests.end_to_end.processes import environment, free_ports
+from tests.end_to_end.processes import ROOT, environment, free_ports
 
 
 @dataclass(frozen=True)
@@ -87,3 +87,14 @@ def _wait_for(aws: Aws, process: subprocess.Popen[bytes], log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     raise TimeoutError(f"moto does not answer: {log.read_text()[-2000:]}")
+
+
+def make_profiles(aws: Aws) -> None:
+    """What `aws cloudformation deploy` does with the template."""
+    names = {"InputBucket": "images", "OutputBucket": "results", "OutputPrefix": "maps"}
+    aws.client("cloudformation").create_stack(
+        StackName="ray-batch-segmentation",
+        TemplateBody=(ROOT / "deploy" / "profiles.yaml").read_text(),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in names.items()],
+    )

@@ -16,7 +16,7 @@ from botocore.stub import Stubber
 
 from deploy.cluster_file import read
 from deploy.quotas import check_quotas
-from tests.aws import Aws, moto_server
+from tests.aws import Aws, make_profiles, moto_server
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN_IMAGE = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -63,17 +63,6 @@ def cluster(tmp_path: Path) -> dict[str, Any]:
     for node in config["available_node_types"].values():
         node["node_config"]["ImageId"] = KNOWN_IMAGE
     return config
-
-
-def make_profiles(aws: Aws) -> None:
-    """What `aws cloudformation deploy` does with the template."""
-    names = {"InputBucket": "images", "OutputBucket": "results", "OutputPrefix": "maps"}
-    aws.client("cloudformation").create_stack(
-        StackName="ray-batch-segmentation",
-        TemplateBody=(ROOT / "deploy" / "profiles.yaml").read_text(),
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in names.items()],
-    )
 
 
 def check(

@@ -15,9 +15,10 @@ from job import receipts
 from job.checkpoint import Checkpoint, Origin
 from job.config import JobConfig
 from job.errors import JobError, OutputConflictError, StoppedError, StorageError
+from job.measures import Measures
 from job.model import ModelCard
 from job.progress import start_tally
-from job.receipts import Measures, Receipt, check_same_maps, new_run_id, read_all
+from job.receipts import Receipt, check_same_maps, new_run_id, read_all
 from job.resources import Cluster, Node, allot
 from job.storage import Location, locate
 

@@ -15,7 +15,7 @@ CPU_FLEET = Cluster((Node(16),) * 4)
 EVERY = [ONE, LAPTOP, WORKSTATION, FLEET, CPU_FLEET]
 SPOT_GPUS = Growth((NodeType(cpus=16, gpus=1, most=8),), 8)
 # cluster.yaml's: a head that takes no tasks, and nothing else until a job asks.
-ASLEEP = Cluster((), SPOT_GPUS, head="head")
+ASLEEP = Cluster((), SPOT_GPUS, head=Node(0, id="head"))
 
 
 def config(**options: object) -> JobConfig:
@@ -139,10 +139,10 @@ def test_one_node_of_several_that_may_come_does_not_decide_for_good() -> None:
 
 def test_a_head_that_takes_tasks_is_none_of_the_nodes_that_may_come() -> None:
     head = Node(16, 1)
-    cluster = Cluster((head,), Growth((NodeType(16, 1, 1),), 1), working_head=head)
+    cluster = Cluster((head,), Growth((NodeType(16, 1, 1),), 1), head)
     assert cluster.fits(0, 1) == 2
     assert cluster.fits(1, 0) == 32
-    both = Cluster((head, Node(16, 1)), Growth((NodeType(16, 1, 1),), 1), working_head=head)
+    both = Cluster((head, Node(16, 1)), Growth((NodeType(16, 1, 1),), 1), head)
     assert both.fits(0, 1) == 2
 
 
@@ -205,4 +205,4 @@ def test_an_allotment_reads_as_a_line() -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_ray_is_asked_what_the_cluster_has() -> None:
-    assert Cluster.now() == Cluster((Node(2),), working_head=Node(2))
+    assert Cluster.now() == Cluster((Node(2),), head=Node(2))

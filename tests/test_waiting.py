@@ -137,10 +137,23 @@ def test_workers_that_all_went_away_are_waited_for_again() -> None:
 
 
 def test_loading_the_model_is_no_waiting() -> None:
-    watch = watching(0.2, snapshot=Snapshot(arrived=1))
+    loading = Snapshot(arrived=1)
+    watch = watching(0.2, snapshot=loading)
     for _ in range(3):
         time.sleep(0.15)
         watch.look(Executor(Pool(0, 2)))
+    assert watch.describe(loading) == "1 predictor loading the model"
+
+
+def test_a_tally_that_does_not_answer_ends_no_run() -> None:
+    def busy() -> Snapshot:
+        raise ray.exceptions.GetTimeoutError
+
+    watch = WorkersWatch(allotment(), 0.1, busy)
+    watch.look(Executor(Pool(0, 2)))
+    time.sleep(0.2)
+    watch.look(Executor(Pool(0, 2)))
+    assert watch.describe(Snapshot())
 
 
 def test_a_wait_without_any_worker_ends_in_a_sentence() -> None:
@@ -156,6 +169,9 @@ def test_a_worker_that_is_here_and_one_that_is_no_longer_needed_end_no_wait() ->
     for alive, size in ((1, 2), (1, 2), (0, 0)):
         time.sleep(0.15)
         watch.look(Executor(Pool(alive, size)))
+    assert watch.describe(Snapshot(arrived=1, begun=True, maps=7)) == (
+        "the last maps are being written"
+    )
 
 
 def test_ray_data_ends_what_waits_too_long_and_has_its_settings_back_afterwards() -> None:

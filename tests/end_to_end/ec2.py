@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.aws import Aws, moto_server
-from tests.end_to_end.processes import ROOT, wait_for
+from tests.aws import Aws, make_profiles, moto_server
+from tests.end_to_end.processes import wait_for
 
 GATEWAY = "172.31.255.254"
 PROGRAMS = {"sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "ip": "iproute2"}
@@ -73,13 +73,7 @@ def private_directories(own: Path) -> None:
 
 def fill(aws: Aws, folders: list[Path]) -> None:
     """The rights, by the template; two buckets; the folders' files in the first."""
-    names = {"InputBucket": "images", "OutputBucket": "results", "OutputPrefix": "maps"}
-    aws.client("cloudformation").create_stack(
-        StackName="ray-batch-segmentation",
-        TemplateBody=(ROOT / "deploy" / "profiles.yaml").read_text(),
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in names.items()],
-    )
+    make_profiles(aws)
     iam = aws.client("iam")
     iam.create_role(RoleName="AWSServiceRoleForEC2Spot", AssumeRolePolicyDocument="{}")
     s3 = aws.client("s3")
