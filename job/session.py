@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import worker
 
 import job
 from job import temporary
@@ -45,7 +46,7 @@ def cluster_session(place: Place | None = None) -> Iterator[None]:
             ray.shutdown()  # what has been started by then
             raise
     try:
-        with _quiet_data(), _plain_errors():
+        with _quiet_raylets(), _quiet_data(), _plain_errors():
             yield
     except StoppedError:
         # Whoever has stopped the run may kill it soon: the last word comes first. Ray is shut down
@@ -153,6 +154,17 @@ def _quiet_data() -> Iterator[None]:
             yield
     finally:
         data_logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _quiet_raylets() -> Iterator[None]:
+    """Keep what raylets tell drivers off standard output, which ``log_to_driver`` lets through."""
+    enabled = worker._worker_logs_enabled
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = enabled
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ def test_submitted_job_that_fails_says_why_in_its_log_and_in_its_exit_status(
 def test_job_that_is_stopped_keeps_what_it_has_and_says_so(
     head: Head, model_dir: Path, tmp_path: Path
 ) -> None:
-    source, output = write_pictures(tmp_path / "in", 120, seed=300), tmp_path / "out"
+    source, output = write_pictures(tmp_path / "in", 500, seed=300), tmp_path / "out"
     words = ["python", "-m", "job", "run", str(source), str(output), "--model", str(model_dir)]
     small = ["--images-per-file=4", "--images-per-task=4"]
     submitted = submit(head, *words, *small, wait=False)
@@ -195,14 +195,14 @@ def test_job_that_is_stopped_keeps_what_it_has_and_says_so(
     (receipt,) = [json.loads(path.read_text()) for path in (output / "runs").iterdir()]
     assert receipt["status"] == "stopped"
     assert receipt["maps"] == sum(1 for _ in committed(output))
-    assert 0 < receipt["maps"] < 120
-    said = f"stopped: {receipt['maps']} of 120 images are committed; the same command goes on"
+    assert 0 < receipt["maps"] < 500
+    said = f"stopped: {receipt['maps']} of 500 images are committed; the same command goes on"
     assert job_log(head, submitted).splitlines()[-1] == said
     assert not (output / "lock.json").exists()
 
     resumed = finish([sys.executable, *words[1:]], {**head.env, "RAY_ADDRESS": head.address})
     assert resumed.exit_code == 0, resumed.stderr
-    check_each_image_once(output, 120)
+    check_each_image_once(output, 500)
     check_equal_to_sequential(output, model_dir)
 
 
