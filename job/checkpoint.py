@@ -160,6 +160,12 @@ class Checkpoint:
             target.write_bytes(content)
         return str(path)
 
+    def without_weights(self) -> "Checkpoint":
+        """Only what describes the model: its JSON files."""
+        files = self._as_files().items()
+        described = {name: content for name, content in files if name.endswith(".json")}
+        return Checkpoint(files=described, origin=self.origin)
+
     def get_preprocessor(self) -> "Preprocessor | None":
         """The preprocessor that goes with the model, if any."""
         return self._preprocessor

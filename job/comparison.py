@@ -28,6 +28,7 @@ from job.architectures import (
 )
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
+from job.data_settings import quiet_data
 from job.errors import JobError
 from job.kernels.png import decode_map
 from job.listing import list_objects
@@ -146,7 +147,7 @@ def compare(
     checkpoint = Checkpoint.from_model(model, storage_options=options)
     reference = [maps for _, maps in sequential(files, checkpoint)]
     done: list[list[Timing]] = []
-    with cluster_session(ray_place):
+    with cluster_session(ray_place), quiet_data():
         ways = _ways(work, model, checkpoint, reference, options)
         for turn in range(rounds):
             done.append([])

@@ -1,5 +1,7 @@
 """Data settings: what is set of Ray Data for a while, and put back afterwards."""
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,29 @@ def data_settings(**values: Any) -> Iterator[None]:
         yield
     finally:
         _set(context, before)
+
+
+@contextmanager
+def quiet_data() -> Iterator[None]:
+    """Within the context, Ray Data says nothing by itself and raises what a stage has raised."""
+    settings = data_settings(
+        enable_progress_bars=False,
+        print_on_execution_start=False,
+        # Ray's own wrapper loses on its way what it is raised from.
+        raise_original_map_exception=True,
+    )
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with settings, warnings.catch_warnings():
+            # Ray 2.60 wants remote arguments by their names, and has none for max_retries.
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            # A bound on tasks is none the worse for there being fewer.
+            warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _set(context: DataContext, values: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import ray
 
+from job.commits import Commits
 from job.progress import Snapshot
 from job.resources import Allotment
-from job.sink import Commits
 from job.storage import Location, take_retries
 
 # The stages that predictors run; all others are tasks on the cluster's CPUs.

@@ -1,33 +1,33 @@
-"""The way of the data, from a listing to maps in storage, on one screen."""
+"""What a run does, on one screen: what there is to do is read first, and Ray started for the rest.
+
+Nothing up here loads Ray, torch or transformers: an OUTPUT that is finished says so at once.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from job import artifacts, progress, receipts
-from job.address import find_place
-from job.checkpoint import Checkpoint
+from job import artifacts, receipts
+from job.checkpoint import Checkpoint, Origin
+from job.commits import Commits
 from job.config import JobConfig
 from job.errors import ConfigError
 from job.lease import Lease
 from job.listing import refuse_overlap
 from job.manifest import Manifest, freeze
-from job.measures import Measures
-from job.model import ModelCard
-from job.node_check import check_nodes
-from job.outage import ending_on_outage
+from job.model_reading import start_reading
 from job.receipts import Receipt
-from job.resources import Allotment, Cluster, allot
-from job.session import cluster_session
-from job.sink import Commits, committing
-from job.stages import Stages
 from job.stopping import StopSignal
 from job.storage import Location, locate
-from job.tuning import choose_precision
-from job.waiting import WorkersWatch
+
+if TYPE_CHECKING:
+    from job.address import Place
+    from job.model import ModelCard
+    from job.resources import Allotment, Cluster
 
 Say = Callable[[str], None]
 
@@ -46,9 +46,9 @@ class Plan:
 
     images: Manifest
     done: int
-    model: ModelCard
-    cluster: Cluster
-    allotment: Allotment
+    model: "ModelCard"
+    cluster: "Cluster"
+    allotment: "Allotment"
 
     @property
     def remaining(self) -> int:
@@ -62,17 +62,16 @@ def plan(config: JobConfig) -> Plan:
     Raises:
         JobError: whatever would keep a run from starting.
     """
-    place = find_place(config.address)
     output = _open_output(config)
-    _, model = _open_model(config)
-    receipts.check_same_maps(output, model.origin, receipts.settings_of(config, model))
+    checkpoint, origin = _open_checkpoint(config)
+    place, model = _look_ahead(config, checkpoint)
+    receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, config.patience, write=False)
     done = len(_done(config, output))
-    with cluster_session(place):
-        check_nodes(images.witnesses)
-        cluster = Cluster.now()
-        allotment = allot(config, cluster, images.images - done)
-        return Plan(images, done, model, cluster, allotment)
+    from job.execution import survey
+
+    cluster, allotment = survey(config, place, images, images.images - done)
+    return Plan(images, done, model, cluster, allotment)
 
 
 def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None = None) -> Receipt:
@@ -90,46 +89,34 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         JobError: the run could not be done; a receipt that was begun says why.
     """
     stop = stop or StopSignal()
-    place = find_place(config.address)
     output = _open_output(config)
-    checkpoint, model = _open_model(config)
+    checkpoint, origin = _open_checkpoint(config)
+    look_ahead = cache(lambda: _look_ahead(config, checkpoint))
+    if not Commits(output).committed():
+        look_ahead()  # a first run has work: what keeps it from that is told before it writes
     run_id = receipts.new_run_id()
     with Lease(output, run_id) as lease:
         stop.releasing(lease.release)
-        settings = receipts.settings_of(config, model)
-        settings = receipts.check_same_maps(output, model.origin, settings)
+        settings = receipts.check_same_maps(output, origin, receipts.settings_of(config))
         images = freeze(config.input, output, config.storage_options, config.patience)
         Commits(output).recover()
         receipts.settle(output)
         done = _done(config, output)
         remaining = _remaining(config, images, done)
         counts = {"images": images.images, "done_before": len(done)}
-        receipt = receipts.start(run_id, config.input, model, settings, **counts)
+        receipt = receipts.start(run_id, config.input, origin, settings, **counts)
         if not len(remaining):
             return receipt.ending("finished")
+        place, model = look_ahead()
+        settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
         say(f"{place}")
         say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
         if images.other_files:
             say(f"{images.other_files:,} objects without an image's name are left out")
-        with cluster_session(place):
-            check_nodes(images.witnesses, output)
-            cluster = Cluster.now()
-            allotment = allot(config, cluster, len(remaining))
-            say(f"{allotment}")
-            tally = progress.start_tally()
-            watch = WorkersWatch(allotment, config.worker_timeout, partial(progress.ask, tally))
-            receipt = _with_precision(receipt, checkpoint, allotment, watch, say)
-            stages = Stages(config, checkpoint, model, allotment, receipt, tally, images.witnesses)
-            with (
-                receipt.kept_in(output, Measures(tally, allotment), lease.release) as keeping,
-                progress.watching(tally, len(remaining), config.progress, describe=watch.describe),
-                watch.over_dataset(),
-                stop.finishing(keeping.stopping, config.stop_grace),
-                ending_on_outage(tally, lambda: stop.was_given),
-                committing(output),
-            ):
-                stages.write_maps(remaining, output)
-        return keeping.receipt
+        from job.execution import Execution
+
+        execution = Execution(config, checkpoint, model, output, say, stop, lease.release)
+        return execution.execute(place, receipt.with_settings(settings), images, remaining)
 
 
 def _done(config: JobConfig, output: Location) -> np.ndarray:
@@ -148,35 +135,31 @@ def _remaining(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Tabl
     return images.as_listed_now(remaining) if config.retry_errors else remaining
 
 
-def _with_precision(
-    receipt: Receipt,
-    checkpoint: Checkpoint,
-    allotment: Allotment,
-    watch: WorkersWatch,
-    say: Say,
-) -> Receipt:
-    """The receipt with what ``--precision auto`` comes to on this cluster."""
-    if receipt.settings["precision"] != "auto":
-        return receipt
-    precision, reason = choose_precision(checkpoint, allotment, lambda: watch.wait_for_place(say))
-    say(reason)
-    return receipt.with_precision(precision)
+def _open_output(config: JobConfig) -> Location:
+    output = locate(config.output, config.storage_options, config.patience)
+    refuse_overlap(locate(config.input, config.storage_options, config.patience), output)
+    return output
 
 
-def _open_model(config: JobConfig) -> tuple[Checkpoint, ModelCard]:
+def _open_checkpoint(config: JobConfig) -> tuple[Checkpoint, Origin]:
     if config.decode == "reduced" and config.reference:
         raise ConfigError("--decode reduced: --reference wants every bit. Leave one of them out")
     checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
-    model = ModelCard.of(checkpoint)
+    assert checkpoint.origin is not None  # as every one of from_model's
+    return checkpoint, checkpoint.origin
+
+
+def _look_ahead(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, ModelCard]":
+    """Where the work will be done and with what: needed as soon as there is any."""
+    read_model = start_reading(checkpoint)
+    import job.execution  # noqa: F401  # meanwhile: loading Ray Data takes as long
+    from job.address import find_place
+
+    place = find_place(config.address)
+    model = read_model()
     if config.decode == "reduced" and model.size is None:
         raise ConfigError(
             f"--decode reduced: {config.model} does not resize every image to one size, so there is"
             " nothing to reduce to. Leave it out"
         )
-    return checkpoint, model
-
-
-def _open_output(config: JobConfig) -> Location:
-    output = locate(config.output, config.storage_options, config.patience)
-    refuse_overlap(locate(config.input, config.storage_options, config.patience), output)
-    return output
+    return place, model

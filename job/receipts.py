@@ -12,16 +12,16 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from job.checkpoint import Origin
+from job.commits import Commits
 from job.config import JobConfig
 from job.errors import OutputConflictError, StoppedError, StorageError
-from job.measures import Measures
-from job.model import ModelCard
 from job.presentable import presentable
-from job.sink import Commits
 from job.storage import STORAGE_ERRORS, Location
 
 if TYPE_CHECKING:
     from job.forward import Precision
+    from job.measures import Measures
+    from job.model import ModelCard
 
 Status = Literal["running", "finished", "failed", "stopped"]
 _PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy")
@@ -98,9 +98,13 @@ class Receipt:
         done = self.done_before + self.maps + self.failed
         return f"{done:,} of {self.images:,} images are committed; the same command goes on"
 
+    def with_settings(self, settings: dict[str, Any]) -> "Receipt":
+        """The same receipt, with all of the settings."""
+        return replace(self, settings=settings)
+
     def with_precision(self, precision: "Precision") -> "Receipt":
         """The same receipt, with what ``auto`` has come to mean."""
-        return replace(self, settings={**self.settings, "precision": precision})
+        return self.with_settings({**self.settings, "precision": precision})
 
     def ending(self, status: Status, **changes: Any) -> "Receipt":
         """The same receipt as it stands at the end."""
@@ -108,7 +112,7 @@ class Receipt:
 
     @contextlib.contextmanager
     def kept_in(
-        self, output: Location, measures: Measures, release: Callable[[], None] = lambda: None
+        self, output: Location, measures: "Measures", release: Callable[[], None] = lambda: None
     ) -> Iterator["_Keeping"]:
         """Keep the receipt in storage from now on: as running, and however it ends.
 
@@ -157,7 +161,7 @@ class _Keeping:
         receipt: as it was written last.
     """
 
-    def __init__(self, receipt: Receipt, output: Location, measures: Measures) -> None:
+    def __init__(self, receipt: Receipt, output: Location, measures: "Measures") -> None:
         self.receipt = receipt
         self._output = output
         self._measures = measures
@@ -196,7 +200,7 @@ class _Keeping:
 def start(
     run_id: str,
     source: str,
-    model: ModelCard,
+    origin: Origin,
     settings: dict[str, Any],
     *,
     images: int,
@@ -207,7 +211,7 @@ def start(
         run_id=run_id,
         status="running",
         input=source,
-        model=asdict(model.origin),
+        model=asdict(origin),
         settings=settings,
         images=images,
         done_before=done_before,
@@ -272,12 +276,17 @@ def _read_one(file: Location) -> dict[str, Any]:
     raise StorageError(f"{file.uri} is no receipt, or a damaged one. Remove it")
 
 
-def settings_of(config: JobConfig, model: ModelCard) -> dict[str, Any]:
-    """Everything beside the model's files that decides what the maps are."""
+def settings_of(config: JobConfig, model: "ModelCard | None" = None) -> dict[str, Any]:
+    """Everything beside the model's files that decides what the maps are.
+
+    Args:
+        config: the options.
+        model: what is known of the model; None where only its files are, which decide the rest.
+    """
     precision = "float32 (reference)" if config.reference else config.precision
     return {
         "precision": precision,
-        "preprocessing": model.preprocessing,
+        "preprocessing": model.preprocessing if model else "auto",
         "decode": config.decode,
     }
 

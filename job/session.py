@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from ray._private import worker
 import job
 from job import temporary
 from job.address import Place, find_place
-from job.data_settings import data_settings
 from job.errors import JobError, StoppedError, causes
 from job.refusals import ADVICE_OF_RAY
 from job.stopping import TOLD
@@ -46,7 +44,7 @@ def cluster_session(place: Place | None = None) -> Iterator[None]:
             ray.shutdown()  # what has been started by then
             raise
     try:
-        with _quiet_raylets(), _quiet_data(), _plain_errors():
+        with _quiet_raylets(), _plain_errors():
             yield
     except StoppedError:
         # Whoever has stopped the run may kill it soon: the last word comes first. Ray is shut down
@@ -132,28 +130,6 @@ def _without_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextlib.contextmanager
-def _quiet_data() -> Iterator[None]:
-    settings = data_settings(
-        enable_progress_bars=False,
-        print_on_execution_start=False,
-        # Ray's own wrapper loses on its way what it is raised from.
-        raise_original_map_exception=True,
-    )
-    data_logger = logging.getLogger("ray.data")
-    level = data_logger.level
-    data_logger.setLevel(logging.CRITICAL)
-    try:
-        with settings, warnings.catch_warnings():
-            # Ray 2.60 wants remote arguments by their names, and has none for max_retries.
-            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-            # A bound on tasks is none the worse for there being fewer.
-            warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
-            yield
-    finally:
-        data_logger.setLevel(level)
 
 
 @contextlib.contextmanager

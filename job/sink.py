@@ -1,8 +1,8 @@
 """Sink: rows to maps/ and errors/, each row in exactly one of them, committed in two phases.
 
 Ray Data writes a pending record of a task's ids, then has the sink write the data, then renames
-the record (``ray.data.checkpoint``). What is here is the part in between and the recovery: a record
-that is still pending is a write that never finished, and its data files are removed.
+the record (``ray.data.checkpoint``). What is here is the part in between; :mod:`job.commits` reads
+the records.
 """
 
 import contextlib
@@ -11,10 +11,8 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -24,15 +22,12 @@ from ray.data.checkpoint.checkpoint_filter import CheckpointManager
 from ray.data.datasource import FilenameProvider
 from ray.data.datasource.file_datasink import _FileDatasink
 
-from job import artifacts, schema
+from job import schema
 from job.data_settings import data_settings
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.lease import is_held
 from job.stopwatch import Stopwatch
-from job.storage import PARTIAL, REFUSALS, Location, explain
-
-_PENDING = ".pending.parquet"
-_COMMITTED = ".parquet"
+from job.storage import REFUSALS, Location, explain
 
 
 class MapSink(_FileDatasink):
@@ -153,79 +148,6 @@ def _empty_parquet(of: pa.Schema) -> io.BytesIO:
     pq.write_table(of.empty_table(), buffer)
     buffer.seek(0)
     return buffer
-
-
-# Recovery and resume
-
-
-class Commits:
-    """The commit records under ``OUTPUT/checkpoint/``: which ids are done."""
-
-    def __init__(self, output: Location) -> None:
-        self._output = output
-        self._place = output / "checkpoint"
-
-    def recover(self) -> int:
-        """Remove what unfinished writes have left, and return how many there were.
-
-        A record is deleted before its data, so that a writer that is still alive either has
-        committed by then, and its data stay, or can no longer commit.
-        """
-        if self._output.is_local:
-            self._remove_partial_files()
-        unfinished = 0
-        for name in self.pending():
-            base = name.removesuffix(_PENDING)
-            (self._place / name).delete()
-            if (self._place / f"{base}{_COMMITTED}").exists():
-                continue
-            unfinished += 1
-            for folder in ("maps", "errors"):
-                (self._output / folder / f"{base}{_COMMITTED}").delete()
-        return unfinished
-
-    def _remove_partial_files(self) -> None:
-        for folder in ("", "checkpoint", "errors", "manifest", "maps", "runs"):
-            for name in (self._output / folder).names():
-                if name.endswith(PARTIAL):
-                    (self._output / folder / name).delete()
-
-    def pending(self) -> list[str]:
-        """Names of the records of writes that are going on, or never finished."""
-        return [name for name in self._place.names() if name.endswith(_PENDING)]
-
-    def committed(self, run_id: str = "") -> list[str]:
-        """Names of the records of writes that are committed: of one run, or of all."""
-        return [
-            name
-            for name in self._place.names()
-            if name.endswith(_COMMITTED)
-            and not name.endswith(_PENDING)
-            and (not run_id or name.startswith(f"{run_id}-"))
-        ]
-
-    def count(self, run_id: str) -> tuple[int, dict[str, int]]:
-        """How many maps a run has committed, and how many errors of each kind."""
-        names = self.committed(run_id)
-        failing = set((self._output / "errors").names()).intersection(names)
-        with ThreadPoolExecutor(32) as pool:
-            rows = sum(len(ids) for ids in pool.map(self._read_ids, names))
-            kinds = Counter(kind for part in pool.map(self._read_kinds, failing) for kind in part)
-        return rows - kinds.total(), dict(kinds)
-
-    def _read_kinds(self, name: str) -> list[str]:
-        table = artifacts.read(self._output / "errors" / name, ["error_type"])
-        return list(table["error_type"].to_pylist())
-
-    def done(self) -> np.ndarray:
-        """The ids that are committed, sorted, int64."""
-        names = self.committed()
-        with ThreadPoolExecutor(32) as pool:
-            parts = list(pool.map(self._read_ids, names))
-        return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
-
-    def _read_ids(self, name: str) -> np.ndarray:
-        return artifacts.read(self._place / name, ["id"])["id"].to_numpy()
 
 
 class _AlreadyDropped(CheckpointManager):

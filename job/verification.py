@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from job import artifacts
+from job.commits import Commits
 from job.errors import StorageError
 from job.kernels.png import decode_map
-from job.sink import Commits
 from job.storage import Location, explain
 
 

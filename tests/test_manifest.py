@@ -11,7 +11,8 @@ import ray
 
 from job import schema
 from job.errors import StorageError
-from job.manifest import Manifest, ManifestSource, freeze
+from job.manifest import Manifest, freeze
+from job.manifest_source import ManifestSource
 from job.storage import Location, locate
 from tests.conftest import S3
 

@@ -10,7 +10,7 @@ import polars
 import pytest
 from PIL import Image
 
-from job import pipeline
+from job import execution, pipeline
 from job.config import JobConfig
 from job.errors import ConfigError, JobError, OutputConflictError, StorageError
 from job.labels import palette
@@ -52,7 +52,7 @@ def test_images_loaded_apart_have_the_same_maps(
     output: Path, pictures: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside GPUs loading and encoding are tasks around the predictors, on CPUs a part of them."""
-    monkeypatch.setattr(pipeline, "allot", pipeline.allot)  # to be put back
+    monkeypatch.setattr(execution, "allot", execution.allot)  # to be put back
     load_apart()
     pipeline.run(config(pictures, tmp_path, model_dir, images_per_file=8, images_per_task=4))
     known = {row["id"]: row for row in rows(output, "maps")}

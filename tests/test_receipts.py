@@ -48,7 +48,9 @@ def started(images: int = 10, done_before: int = 4, **changes: Any) -> Receipt:
     )
     settings = changes.get("settings", SETTINGS)
     run_id = changes.get("run_id", "run-1")
-    return receipts.start(run_id, "in/", card, settings, images=images, done_before=done_before)
+    return receipts.start(
+        run_id, "in/", card.origin, settings, images=images, done_before=done_before
+    )
 
 
 def written(output: Location, run_id: str = "run-1") -> dict[str, Any]:
@@ -258,7 +260,7 @@ def test_a_checkpoint_tells_the_receipt_where_it_came_from(
     output: Location, model_dir: Path
 ) -> None:
     card = ModelCard.of(Checkpoint.from_model(str(model_dir)))
-    receipts.start("run-1", "in", card, SETTINGS, images=1, done_before=0).write(output)
+    receipts.start("run-1", "in", card.origin, SETTINGS, images=1, done_before=0).write(output)
     found = written(output)
     assert found["model"]["name"] == str(model_dir)
     assert len(found["model"]["digest"]) == 64

@@ -19,6 +19,7 @@ from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
 
 from job import artifacts, pipeline, receipts, schema, summary
 from job.checkpoint import Checkpoint
+from job.commits import Commits
 from job.config import JobConfig
 from job.errors import JobError, ModelError
 from job.evaluation import Scores
@@ -26,7 +27,6 @@ from job.kernels.png import decode_map
 from job.labels import label_names, palette
 from job.manifest import freeze
 from job.model import ModelCard, load_image_processor, load_model
-from job.sink import Commits
 from job.storage import Location, locate
 from job.verification import verify
 from tests.conftest import S3

@@ -12,13 +12,14 @@ import pytest
 import ray
 
 from job import schema
+from job.commits import Commits
 from job.errors import ImageError, OutputConflictError
 from job.image_loader import failure
 from job.lease import Lease
-from job.manifest import ManifestSource
+from job.manifest_source import ManifestSource
 from job.maps import MapEncoder
 from job.progress import Tally
-from job.sink import Commits, MapSink, committing
+from job.sink import MapSink, committing
 from job.storage import Location, locate
 from tests.conftest import S3
 from tests.outputs import rows

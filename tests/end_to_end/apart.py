@@ -8,19 +8,19 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from job import pipeline
+from job import execution
 from job.resources import Allotment
 
 
 def load_apart() -> None:
     """Have runs of this process do so: one predictor, and what is left of the CPUs for tasks."""
-    allot = pipeline.allot
+    allot = execution.allot
 
     def allot_apart(*arguments: Any) -> Allotment:
         allotment = allot(*arguments)
         return replace(allotment, workers=1, workers_now=1, load_cpus=1.0)
 
-    pipeline.allot = allot_apart
+    execution.allot = allot_apart
 
 
 def main() -> int:

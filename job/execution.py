@@ -1,0 +1,141 @@
+"""Execution: the images that are left to do, on Ray."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+    get_or_create_autoscaling_coordinator,
+)
+from ray.data._internal.execution.node_trackers.actor_location import (
+    get_or_create_actor_location_tracker,
+)
+from ray.data._internal.stats import get_or_create_stats_actor
+
+from job import progress
+from job.address import Place
+from job.checkpoint import Checkpoint
+from job.config import JobConfig
+from job.data_settings import quiet_data
+from job.manifest import Manifest
+from job.measures import Measures
+from job.model import ModelCard
+from job.node_check import check_nodes
+from job.outage import ending_on_outage
+from job.receipts import Receipt
+from job.resources import Allotment, Cluster, allot
+from job.session import cluster_session
+from job.sink import committing
+from job.stages import Stages
+from job.stopping import StopSignal
+from job.storage import Location
+from job.tuning import choose_precision
+from job.waiting import WorkersWatch
+
+
+def start_actors() -> None:
+    """Start the actors that Ray Data has beside every Dataset, before it waits for each in turn."""
+    get_or_create_stats_actor()
+    get_or_create_actor_location_tracker()
+    get_or_create_autoscaling_coordinator()
+
+
+def survey(
+    config: JobConfig, place: Place, images: Manifest, remaining: int
+) -> tuple[Cluster, Allotment]:
+    """What the cluster has, and what each step of a run would ask of it.
+
+    Args:
+        config: the options.
+        place: where the work would be done.
+        images: all images.
+        remaining: how many are left to do.
+
+    Raises:
+        JobError: whatever would keep a run from starting there.
+    """
+    with cluster_session(place):
+        check_nodes(images.witnesses)
+        cluster = Cluster.now()
+        return cluster, allot(config, cluster, remaining)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A run's work on the cluster.
+
+    Attributes:
+        config: the options.
+        checkpoint: the model.
+        model: what is known of it.
+        output: the run's OUTPUT.
+        say: is told in a line, now and then, what happens.
+        stop: tells when to stop.
+        release: gives OUTPUT back when the run does not finish.
+    """
+
+    config: JobConfig
+    checkpoint: Checkpoint
+    model: ModelCard
+    output: Location
+    say: Callable[[str], None]
+    stop: StopSignal
+    release: Callable[[], None]
+
+    def execute(
+        self, place: Place, receipt: Receipt, images: Manifest, remaining: pa.Table
+    ) -> Receipt:
+        """Take the images that remain to OUTPUT; returns the receipt as it is left in storage.
+
+        Args:
+            place: where the work is done.
+            receipt: of the run.
+            images: all images.
+            remaining: rows of the manifest, for the images to do.
+
+        Raises:
+            JobError: the run could not be done; the receipt says why.
+        """
+        with cluster_session(place), quiet_data():
+            start_actors()
+            check_nodes(images.witnesses, self.output)
+            allotment = allot(self.config, Cluster.now(), len(remaining))
+            self.say(f"{allotment}")
+            tally = progress.start_tally()
+            ask = partial(progress.ask, tally)
+            watch = WorkersWatch(allotment, self.config.worker_timeout, ask)
+            receipt = self._with_precision(receipt, allotment, watch)
+            stages = Stages(
+                self.config,
+                self.checkpoint,
+                self.model,
+                allotment,
+                receipt,
+                tally,
+                images.witnesses,
+            )
+            with (
+                receipt.kept_in(self.output, Measures(tally, allotment), self.release) as keeping,
+                progress.watching(
+                    tally, len(remaining), self.config.progress, describe=watch.describe
+                ),
+                watch.over_dataset(),
+                self.stop.finishing(keeping.stopping, self.config.stop_grace),
+                ending_on_outage(tally, lambda: self.stop.was_given),
+                committing(self.output),
+            ):
+                stages.write_maps(remaining, self.output)
+        return keeping.receipt
+
+    def _with_precision(
+        self, receipt: Receipt, allotment: Allotment, watch: WorkersWatch
+    ) -> Receipt:
+        """The receipt with what ``--precision auto`` comes to on this cluster."""
+        if receipt.settings["precision"] != "auto":
+            return receipt
+        precision, reason = choose_precision(
+            self.checkpoint, allotment, lambda: watch.wait_for_place(self.say)
+        )
+        self.say(reason)
+        return receipt.with_precision(precision)
