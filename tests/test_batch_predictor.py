@@ -183,7 +183,7 @@ def test_preprocessor_of_bare_items_finds_them_under_airs_name() -> None:
 
 
 def worker(predictor_cls: type[Predictor], **how: object) -> ScoringWorker:
-    """A worker in this process. (A Dataset that fails keeps its actors, and their CPUs, a while.)"""
+    """A worker in this process: a Dataset that fails keeps its actors and CPUs for a while."""
     defaults: dict[str, object] = {
         "predictor_kwargs": {},
         "own_preprocessor": False,
