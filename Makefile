@@ -6,7 +6,7 @@ SHELL := bash
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# Touched after a complete install: a newer requirements.lock installs again.
+# Touched after a complete install: a newer lock or pyproject.toml installs again.
 INSTALLED := .venv/.installed
 
 # What cluster-check looks at: make cluster-check CLUSTER=other.yaml
@@ -36,13 +36,17 @@ cluster-check: $(INSTALLED) ## look before `ray up`: AWS account, quotas, token,
 # pip and not uv: pip's own configuration may name the torch build for this machine. No pip-sync
 # either: with a CUDA torch it would remove the CUDA libraries, which a lock made with the CPU
 # build does not list (torch pins them itself).
-$(INSTALLED): requirements.lock
+$(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11 to 3.13 is needed, and '$(PYTHON)' is not that." \
 	    "Name another one: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@echo "Installing requirements.lock into .venv (minutes the first time) ..."
 	@$(PY) -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@# The project itself, for scripts anywhere: nothing is fetched, the lock has all it needs, also
+	@# setuptools (torch depends on it).
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
+	  --check-build-dependencies -e .
 	@touch $@
 
 # Keeps the versions that still fit. To raise them: make lock UPGRADE=--upgrade. Run it with the

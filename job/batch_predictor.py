@@ -1,25 +1,26 @@
 """BatchPredictor: a Checkpoint and a Predictor class, run over a Ray Dataset by a pool of actors.
 
 The interface is the one Ray AIR documented for ``ray.train.batch_predictor.BatchPredictor`` (Ray
-2.3), on ``Dataset.map_batches`` and ``ActorPoolStrategy``.
+2.3 to 2.6), on ``Dataset.map_batches`` and ``ActorPoolStrategy``.
 """
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, NoReturn
 
-import numpy as np
 import pandas as pd
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.preprocessor import Preprocessor
 
 from job.checkpoint import Checkpoint
-from job.errors import ConfigError, JobError
+from job.errors import ConfigError
 from job.predictor import Predictor, udf_predictor_class
+from job.scoring_worker import ITEM, VALUE, ScoringWorker, listed, with_value_column
 
-# A Dataset made of bare items has one column, which Ray calls "item" and AIR called "value".
-_ITEM, _VALUE = "item", "value"
+# Arguments of map_batches that predict() gives it itself.
+_TAKEN = {"batch_size", "batch_format", "compute", "concurrency", "fn_constructor_kwargs"}
 
 
 class BatchPredictor:
@@ -66,10 +67,14 @@ class BatchPredictor:
 
     def get_preprocessor(self) -> Preprocessor | None:
         """The preprocessor that was set here, else the checkpoint's own."""
-        return self._override_preprocessor or self._checkpoint.get_preprocessor()
+        if self._override_preprocessor is not None:
+            return self._override_preprocessor
+        return self._checkpoint.get_preprocessor()
 
-    def set_preprocessor(self, preprocessor: Preprocessor) -> None:
-        """Use this preprocessor in place of the checkpoint's."""
+    def set_preprocessor(self, preprocessor: Preprocessor | None) -> None:
+        """Use this preprocessor in place of the checkpoint's; None for the checkpoint's again."""
+        if preprocessor is not None:
+            _check_preprocessor(preprocessor)
         self._override_preprocessor = preprocessor
 
     def predict(
@@ -83,24 +88,28 @@ class BatchPredictor:
         max_scoring_workers: int | None = None,
         num_cpus_per_worker: float | None = None,
         num_gpus_per_worker: float | None = None,
-        separate_gpu_stage: bool | None = None,
+        separate_gpu_stage: bool = True,
         ray_remote_args: Mapping[str, Any] | None = None,
         **predict_kwargs: Any,
     ) -> Dataset:
-        """Predict on every batch of a Dataset, lazily.
+        """Preprocess a Dataset and predict on every batch of it, lazily.
+
+        The preprocessor comes first: columns are those that it leaves, and the predictor's own copy
+        of it is switched off.
 
         Args:
             data: a Ray Dataset.
-            feature_columns: the columns the predictor gets; None for all.
-            keep_columns: input columns to carry into the result beside the predictions.
+            feature_columns: the preprocessed columns that the predictor gets; None for all.
+            keep_columns: preprocessed columns to carry into the result beside the predictions.
             batch_size: rows per batch; None for whole blocks.
             min_scoring_workers: actors to start with.
             max_scoring_workers: actors to grow to; None for no bound.
             num_cpus_per_worker: CPUs per actor; None for 1, or 0 beside a GPU.
             num_gpus_per_worker: GPUs per actor; a predictor whose ``from_checkpoint`` takes
                 ``use_gpu`` is then told to use it, unless the caller has said otherwise.
-            separate_gpu_stage: run the preprocessor in CPU tasks ahead of the actors rather than
-                inside them; None for when GPUs are asked for.
+            separate_gpu_stage: run the preprocessor over the Dataset, ahead of the actors; False
+                runs it inside them, batch by batch. Where neither needs a GPU, Ray may run both in
+                the actors.
             ray_remote_args: more arguments of ``map_batches``, left as they are.
             predict_kwargs: handed to the predictor with each batch.
 
@@ -108,34 +117,34 @@ class BatchPredictor:
             A Dataset of the predictions, with ``keep_columns`` beside them.
 
         Raises:
-            ConfigError: an argument that makes no sense, named with what would.
+            ConfigError: an argument that makes no sense, named with what would. What only the
+                preprocessed Dataset can tell is raised when the result is read.
         """
         _check_arguments(data, batch_size, min_scoring_workers, max_scoring_workers)
-        gpus = num_gpus_per_worker or 0
-        cpus = num_cpus_per_worker if num_cpus_per_worker is not None else (0 if gpus else 1)
-        preprocessor = self.get_preprocessor()
-        ahead = preprocessor is not None and (
-            gpus > 0 if separate_gpu_stage is None else separate_gpu_stage
-        )
-        if preprocessor is not None and ahead:
-            data = preprocessor.transform(data)
-        else:
+        resources = _resources(num_cpus_per_worker, num_gpus_per_worker, ray_remote_args or {})
+        inside = self.get_preprocessor()
+        if inside is None:
             _check_columns(data, feature_columns=feature_columns, keep_columns=keep_columns)
+        else:
+            _check_preprocessor(inside)
+            _check_fitted(inside)
+            if separate_gpu_stage:
+                # Behind the preprocessor nothing tells which of the columns are bare items.
+                data, inside = inside.transform(_with_values(data)), None
         scoring = {
             # One copy in the object store serves every actor.
             "checkpoint": ray.put(self._checkpoint),
             "predictor_cls": self._predictor_cls,
-            "predictor_kwargs": self._kwargs_for(gpus),
-            "preprocessor": preprocessor,
-            "preprocessed": ahead,
-            "feature_columns": _listed(feature_columns),
-            "keep_columns": _listed(keep_columns),
+            "predictor_kwargs": self._kwargs_for(resources["num_gpus"]),
+            "own_preprocessor": self.get_preprocessor() is None,
+            "preprocessor": inside,
+            "feature_columns": listed(feature_columns),
+            "keep_columns": listed(keep_columns),
             "predict_kwargs": predict_kwargs,
         }
         at_once = self._predictor_cls.concurrent_batches
-        remote_args = {"num_cpus": cpus, "num_gpus": gpus, **(ray_remote_args or {})}
         return data.map_batches(
-            _ScoringWorker,
+            ScoringWorker,
             fn_constructor_kwargs=scoring,
             batch_size=batch_size,
             batch_format="numpy" if self._predictor_cls.prefers_numpy() else "pandas",
@@ -148,7 +157,18 @@ class BatchPredictor:
                 max_concurrent_calls_per_actor=at_once,
                 enable_true_multi_threading=at_once > 1,
             ),
-            **remote_args,
+            **{**(ray_remote_args or {}), **resources},
+        )
+
+    def predict_pipelined(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: AIR's other way to predict went with Ray's DatasetPipeline.
+
+        Raises:
+            ConfigError: it says what to call.
+        """
+        raise ConfigError(
+            "predict_pipelined: Ray has no DatasetPipeline any more, its Datasets stream. Call"
+            " predict with the same arguments, without blocks_per_window and bytes_per_window"
         )
 
     def _kwargs_for(self, gpus: float) -> dict[str, Any]:
@@ -159,74 +179,12 @@ class BatchPredictor:
         return {**automatic, **self._predictor_kwargs}
 
 
-class _ScoringWorker:
-    """Lives on an actor: one predictor, called batch after batch."""
-
-    def __init__(
-        self,
-        checkpoint: "ray.ObjectRef[Checkpoint]",
-        predictor_cls: type[Predictor],
-        predictor_kwargs: dict[str, Any],
-        preprocessor: Preprocessor | None,
-        preprocessed: bool,
-        feature_columns: list[str],
-        keep_columns: list[str],
-        predict_kwargs: dict[str, Any],
-    ) -> None:
-        self._broken: JobError | None = None
-        try:
-            self._predictor = predictor_cls.from_checkpoint(ray.get(checkpoint), **predictor_kwargs)
-        except JobError as error:
-            # What a constructor raises reaches the driver as text only, behind Ray's own. The first
-            # batch raises it in its place, as itself.
-            self._broken = error
-            return
-        # The preprocessor runs here or ahead of here, never both.
-        if preprocessed:
-            self._predictor.set_preprocessor(None)
-        elif preprocessor is not None:
-            self._predictor.set_preprocessor(preprocessor)
-        self._feature_columns = feature_columns
-        self._keep_columns = keep_columns
-        self._predict_kwargs = predict_kwargs
-
-    def __call__(self, batch: Any) -> Any:
-        if self._broken is not None:
-            raise self._broken
-        batch = _with_value_column(batch)
-        features = _select(batch, self._feature_columns) if self._feature_columns else batch
-        prediction: Any = self._predictor.predict(features, **self._predict_kwargs)
-        if not self._keep_columns:
-            return prediction
-        if isinstance(prediction, np.ndarray):
-            prediction = {"predictions": prediction}
-        kept = _select(batch, self._keep_columns)
-        if isinstance(prediction, pd.DataFrame):
-            return prediction.reset_index(drop=True).assign(**kept.reset_index(drop=True))
-        return {**prediction, **kept}
-
-
-def _with_value_column(batch: Any) -> Any:
-    if list(batch) != [_ITEM]:
-        return batch
-    if isinstance(batch, pd.DataFrame):
-        return batch.assign(**{_VALUE: batch[_ITEM]})
-    return {**batch, _VALUE: batch[_ITEM]}
-
-
-def _select(batch: Any, columns: list[str]) -> Any:
-    missing = [name for name in columns if name not in batch]
-    if missing:
-        raise ConfigError(f"no column {missing[0]!r} in the batch; it has {list(batch)}")
-    if isinstance(batch, pd.DataFrame):
-        return batch[columns]
-    return {name: batch[name] for name in columns}
-
-
-def _listed(columns: Sequence[str] | None) -> list[str]:
-    if isinstance(columns, str):
-        raise ConfigError(f"columns are given as a list, not as one string: [{columns!r}]")
-    return list(columns or ())
+def _with_values(data: Dataset) -> Dataset:
+    """A Dataset of bare items with them under AIR's name as well; any other as it is."""
+    schema = data.schema(fetch_if_missing=False)
+    if schema is None or schema.names != [ITEM]:
+        return data
+    return data.map_batches(with_value_column, batch_format=None)
 
 
 def _check_arguments(data: Any, batch_size: int | None, fewest: int, most: int | None) -> None:
@@ -235,14 +193,60 @@ def _check_arguments(data: Any, batch_size: int | None, fewest: int, most: int |
             f"data: expected a ray.data.Dataset, got {type(data).__name__}; make one with"
             " ray.data.from_items, from_pandas or one of the read functions"
         )
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ConfigError(
-            f"batch_size: expected a whole number above 0 or None, got {batch_size!r}"
-        )
-    if fewest < 1:
-        raise ConfigError(f"min_scoring_workers: expected at least 1, got {fewest}")
+    for name, value, none in (
+        ("batch_size", batch_size, " or None"),
+        ("min_scoring_workers", fewest, ""),
+        ("max_scoring_workers", most, " or None"),
+    ):
+        if value is None and none:
+            continue
+        if not isinstance(value, Integral) or value < 1:
+            raise ConfigError(f"{name}: expected a whole number above 0{none}, got {value!r}")
     if most is not None and most < fewest:
         raise ConfigError(f"max_scoring_workers: {most} is below min_scoring_workers, {fewest}")
+
+
+def _resources(
+    cpus: float | None, gpus: float | None, remote_args: Mapping[str, Any]
+) -> dict[str, float]:
+    """What each actor asks Ray for: the arguments by name, else what the remote arguments say."""
+    for name, value in (("num_cpus_per_worker", cpus), ("num_gpus_per_worker", gpus)):
+        if value is not None and (not isinstance(value, Real) or value < 0):
+            raise ConfigError(f"{name}: expected a number of 0 or more, or None, got {value!r}")
+    for name in sorted(_TAKEN & set(remote_args)):
+        raise ConfigError(
+            f"ray_remote_args: {name!r} is not for Ray's actors; predict has arguments of its own"
+            " for the size of batches and the number of workers"
+        )
+    gpus = remote_args.get("num_gpus") or 0 if gpus is None else gpus
+    cpus = remote_args.get("num_cpus") if cpus is None else cpus
+    return {"num_cpus": (0 if gpus else 1) if cpus is None else cpus, "num_gpus": gpus}
+
+
+def _check_preprocessor(preprocessor: Any) -> None:
+    if isinstance(preprocessor, Preprocessor):
+        return
+    name = getattr(preprocessor, "__name__", None) or type(preprocessor).__name__
+    raise ConfigError(
+        f"preprocessor: expected a fitted ray.data.preprocessor.Preprocessor, got {name}. A plain"
+        " function of a batch needs none: predict(dataset.map_batches(function))"
+    )
+
+
+def _check_fitted(preprocessor: Preprocessor) -> None:
+    status = Preprocessor.FitStatus
+    if preprocessor.fit_status() not in (status.NOT_FITTED, status.PARTIALLY_FITTED):
+        return
+    name = type(preprocessor).__name__
+    if type(preprocessor)._fit is Preprocessor._fit:
+        raise ConfigError(
+            f"preprocessor: {name} says that it has to be fitted and has no _fit; set"
+            f" _is_fittable = False in class {name}"
+        )
+    raise ConfigError(
+        f"preprocessor: {name} has not been fitted; call its fit(dataset), with the data that the"
+        " model was trained on, before predict"
+    )
 
 
 def _check_columns(data: Dataset, **arguments: Sequence[str] | None) -> None:
@@ -250,8 +254,8 @@ def _check_columns(data: Dataset, **arguments: Sequence[str] | None) -> None:
     schema = data.schema(fetch_if_missing=False)
     if schema is None:
         return
-    known = [*schema.names, *([_VALUE] if schema.names == [_ITEM] else [])]
+    known = [*schema.names, *([VALUE] if schema.names == [ITEM] else [])]
     for argument, columns in arguments.items():
-        for name in _listed(columns):
+        for name in listed(columns):
             if name not in known:
                 raise ConfigError(f"{argument}: no column {name!r} in the dataset; it has {known}")

@@ -9,7 +9,7 @@ from job.segmentation import SemanticSegmentationPredictor
 
 
 class MapPredictor(SemanticSegmentationPredictor):
-    """Loads images (its preprocessor), predicts, and encodes, without a hop between the three.
+    """Predicts and encodes, in the worker that has loaded the images (its preprocessor).
 
     Where predictors run on CPUs this is the whole way from rows of the manifest to rows of
     ``maps/``: loading takes a hundredth of the time there, and a predictor whose images are loaded
@@ -35,11 +35,9 @@ class MapPredictor(SemanticSegmentationPredictor):
         return predictor
 
     def predict(self, data: Any, **kwargs: Any) -> Any:
-        """Rows of a manifest to rows of ``maps/`` with ``error`` beside them, an Arrow table.
+        """Loaded images to rows of ``maps/`` with ``error`` beside them, an Arrow table.
 
         Rows that are not begun, because the run is coming to an end, are not among them.
         """
-        loader = self.get_preprocessor()
-        batch: Any = data if loader is None else loader.transform_batch(data)
         with self._predicting:
-            return self._encoder({**batch, **self._predict_numpy(batch)})
+            return self._encoder({**data, **self._predict_numpy(data)})

@@ -1,5 +1,6 @@
 """The public surface: small, sorted, and light to import."""
 
+import inspect
 import subprocess
 import sys
 
@@ -37,6 +38,14 @@ def test_public_names_are_sorted_and_every_one_resolves() -> None:
         assert found.__name__ == name
         assert found.__module__.startswith("job.")
         assert found.__doc__, name
+
+
+def test_whatever_a_user_may_call_of_them_has_a_docstring() -> None:
+    for name in job.__all__:
+        for method, member in vars(getattr(job, name)).items():
+            called = member.__func__ if isinstance(member, classmethod) else member
+            if not method.startswith("_") and inspect.isfunction(called):
+                assert called.__doc__, f"{name}.{method}"
 
 
 def test_names_are_listed_by_dir() -> None:

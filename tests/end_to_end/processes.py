@@ -48,7 +48,7 @@ def short_directory() -> Iterator[Path]:
 
 @contextmanager
 def started(
-    words: Sequence[str], env: Mapping[str, str] | None = None
+    words: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[str]]:
     """A process at the root of the repository; with all it has started, gone after the context.
 
@@ -58,7 +58,7 @@ def started(
         own = {"RAY_TMPDIR": str(stack.enter_context(short_directory())), **(env or {})}
         process = subprocess.Popen(
             words,
-            cwd=ROOT,
+            cwd=cwd,
             env=environment(own),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -85,10 +85,13 @@ def worker_nodes(*cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
 
 
 def finish(
-    words: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 180
+    words: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    timeout: float = 180,
+    cwd: Path = ROOT,
 ) -> Finished:
     """Run a process to its end."""
-    with started(words, env) as process:
+    with started(words, env, cwd) as process:
         return outcome(process, timeout)
 
 
