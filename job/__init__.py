@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from job.batch_predictor import BatchPredictor
     from job.checkpoint import Checkpoint

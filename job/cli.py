@@ -33,6 +33,19 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}. See {self.prog} --help")
 
 
+class _Version(argparse.Action):
+    """Says which version this is, and of what it leans on."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from job.versions import in_a_line
+
+        print(in_a_line())
+        parser.exit()
+
+
 def main(argv: Sequence[str] | None = None, stop: StopSignal | None = None) -> int:
     """Run one verb; returns the exit code.
 
@@ -42,7 +55,12 @@ def main(argv: Sequence[str] | None = None, stop: StopSignal | None = None) -> i
     """
     stop = stop or StopSignal()
     try:
-        arguments, unknown = _parser().parse_known_args(argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        parser = _parser()
+        if not words:
+            parser.print_help()
+            return 0
+        arguments, unknown = parser.parse_known_args(words)
         if unknown:
             arguments.parser.refuse(unknown[0])
         arguments.stop = stop
@@ -79,6 +97,7 @@ def _parser() -> _Parser:
         description="Images in object storage in, one segmentation map per image out, as Parquet.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, help="show versions and exit")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     run = verbs.add_parser(
         "run", help="segment every image that has no map yet", allow_abbrev=False

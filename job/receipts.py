@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from job.checkpoint import Origin
@@ -17,6 +16,7 @@ from job.config import JobConfig
 from job.errors import OutputConflictError, StoppedError, StorageError
 from job.presentable import presentable
 from job.storage import STORAGE_ERRORS, Location
+from job.versions import versions
 
 if TYPE_CHECKING:
     from job.forward import Precision
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from job.model import ModelCard
 
 Status = Literal["running", "finished", "failed", "stopped"]
-_PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow", "numpy")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Receipt:
         stages: per stage seconds, images, images per second of one worker, and the share of its
             time that it was busy: of the predictors' for what they do, else of all CPUs'.
         allotment: what each stage asked Ray for.
-        versions: of the packages that decide results.
+        versions: of this program and the packages that decide results.
         message: how it ended, when not well, or what workers had to say.
     """
 
@@ -216,7 +215,7 @@ def start(
         images=images,
         done_before=done_before,
         started=_now(),
-        versions={name: metadata.version(name) for name in _PACKAGES},
+        versions=versions(),
     )
 
 
