@@ -6,6 +6,7 @@ warning on.
 """
 
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ _MOST_SEGMENTS = 1000
 _MOST_SCANS = 100
 # Of a picture in intervals that restart markers divide: what may be gone with such markers.
 _LOST_SHARE = 0.02
+# Room for the pixels of an ordinary photograph.
+_KEPT_BYTES = 16 << 20
+_kept = threading.local()
 
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
@@ -146,7 +150,7 @@ def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.I
         image.load()
         return image
     raw = "RGBX" if image.mode == "RGB" else "L"
-    loaded = Image.frombuffer(image.mode, (width, height), pixels, "raw", raw, 0, 1)
+    loaded = Image.frombytes(image.mode, (width, height), pixels, "raw", raw)
     loaded.info = image.info
     return loaded
 
@@ -154,14 +158,33 @@ def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.I
 def _decoded(
     jpeg: bytes, space: str, width: int, height: int, divisor: int
 ) -> tuple[np.ndarray | None, str]:
-    """The pixels, or libjpeg's first remark on them; neither, of what simplejpeg cannot take."""
+    """The pixels, until the next call of this thread; or libjpeg's first remark on them."""
     import simplejpeg
 
     least = {} if divisor == 1 else {"min_width": width, "min_height": height}
+    if width * height * 4 <= _KEPT_BYTES:
+        least["buffer"] = _kept_buffer()
     try:
         return simplejpeg.decode_jpeg(jpeg, space, **least), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _remark(jpeg: bytes, space: str) -> str:
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(jpeg, space)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _kept_buffer() -> bytearray:
+    # Memory that is new for each picture costs as much as a tenth of decoding it.
+    if not hasattr(_kept, "buffer"):
+        _kept.buffer = bytearray(_KEPT_BYTES)
+    return _kept.buffer
 
 
 # What libjpeg remarks
@@ -176,7 +199,7 @@ def _refuse_lost_parts(remark: str, head: Header, jpeg: bytes, space: str) -> No
         # The first remark is about the header, and hides what there may be about the pixels.
         plain = [all_ for marker, all_ in head.segments if marker not in (_JFIF, _ADOBE)]
         jpeg = b"\xff\xd8" + b"".join(plain) + scan
-        remark = _decoded(jpeg, space, 0, 0, 1)[1]
+        remark = _remark(jpeg, space)
         found = re.match(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(\w+)", remark)
     if "premature end" in remark.lower() or "instead of RST" in remark and "0xd9" in remark:
         if not _are_only_markers_lost(head, scan, space):
@@ -248,7 +271,7 @@ def _others_are_sound(
     start = scan[: 2 + int.from_bytes(scan[2:4])]
     head_bytes = b"\xff\xd8" + b"".join(all_ for _, all_ in head.segments)
     file = head_bytes + start + body + (last if last is not None else sound[0]) + b"\xff\xd9"
-    remark = _decoded(file, space, 0, 0, 1)[1]
+    remark = _remark(file, space)
     if last is None and "before marker 0xd9" in remark:
         return True  # a whole interval stands for a last one that may be shorter
     return not remark or bool(re.search(r" [12] extraneous bytes", remark))

@@ -47,6 +47,7 @@ _COMPRESSIONS = {
     52546: "JPEG XL", 34934: "JPEG XR", 22610: "JPEG XR", 2: "CCITT", 3: "CCITT", 4: "CCITT",
     32809: "ThunderScan", 32766: "NeXT", 34661: "JBIG", 50001: "WebP",
 }  # fmt: skip
+_LIBTIFF = (2, 3, 4, 6, 7)  # through Pillow
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -187,7 +188,9 @@ def _is_sparse(of: Page) -> bool:
 def unsupported(of: Page) -> ImageError | None:
     """That a page is of a sort which neither Pillow nor this module decodes; None if it is not."""
     what = ""
-    if of.compression in _COMPRESSIONS and of.compression not in _UNPACKED_HERE:
+    if of.compression in _LIBTIFF:
+        pass  # damage, or an odd number of bits
+    elif of.compression in _COMPRESSIONS and of.compression not in _UNPACKED_HERE:
         what = f"compressed as {_COMPRESSIONS[of.compression]}"
     elif of.compression not in _UNPACKED_HERE:
         what = f"of an unknown compression ({of.compression})"
