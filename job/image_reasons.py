@@ -19,8 +19,10 @@ _STRANGERS = {
     "an archive, not an image": (b"pk\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"rar!"),
     "a video, not an image": (b"ftypisom", b"ftypmp4", b"ftypqt  ", b"ftypm4v"),
 }
+_HEIF_BRANDS = (
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
+)
 _UNSUPPORTED = {
-    "a HEIC": (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"),
     "a JPEG XL": (b"jxl \r\n", b"\xff\x0a"),
 }
 _FORMATS = {
@@ -31,6 +33,7 @@ _FORMATS = {
     "a TIFF": (b"ii*\0", b"mm\0*"),
     "a JPEG 2000": (b"\xffo\xffq", b"jp  \r\n"),
     "an AVIF": (b"ftypavif", b"ftypavis"),
+    "a HEIC": tuple(b"ftyp" + brand for brand in _HEIF_BRANDS),
     "an ICO": (b"\0\0\1\0",),
     "a BMP": (b"bm",),
 }
@@ -67,6 +70,17 @@ def not_identified(data: bytes) -> ImageError:
     )
 
 
+def is_heif(data: bytes) -> bool:
+    """Whether a file says that it is a HEIC or another of its family."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+
+
+def begins_like_an_image(data: bytes) -> bool:
+    """Whether a file begins like one of a known image format."""
+    heads = data[:16].lower(), data[4:16].lower()
+    return any(head.startswith(starts) for starts in _FORMATS.values() for head in heads)
+
+
 # Where files say how long they are at least: numbers to be added up.
 _LENGTHS: tuple[tuple[bytes, tuple[int, ...], Literal["little", "big"]], ...] = (
     (b"RIFF", (4,), "little"),
@@ -89,7 +103,8 @@ def _is_cut_short(data: bytes) -> bool:
         if data.startswith(beginning):
             return len(data) < sum(int.from_bytes(data[place : place + 4], order) for place in at)
     end = 0
-    for _ in range(100 if data.startswith((b"jP  ", b"ftypavi"), 4) else 0):
+    is_boxed = data.startswith((b"jP  ", b"ftypavi"), 4) or is_heif(data)
+    for _ in range(100 if is_boxed else 0):
         size = int.from_bytes(data[end : end + 4])
         end += size
         if size < 8 or end >= len(data):  # 0 and 1 stand for sizes that are written elsewhere

@@ -5,8 +5,8 @@ import ctypes.util
 import io
 import logging
 import re
-import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -16,8 +16,9 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from job import floats, jpeg, jpeg2000, png_chunks, tiff
 from job.errors import ImageError
-from job.image_reasons import not_identified, reason, too_large
+from job.image_reasons import begins_like_an_image, is_heif, not_identified, reason, too_large
 
 # Formats that Pillow decodes by itself, without starting another program (EPS would).
 _SAFE_FORMATS = (
@@ -27,20 +28,15 @@ EXTENSIONS = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp"),
         *(".dib", ".gif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
-        *(".ico", ".tga"),
+        *(".ico", ".tga", ".heic", ".heif", ".hif"),
     )
 )
 
 DEFAULT_PIXEL_LIMIT = 100_000_000
 
-# Far above what cameras and programs write, far below what takes minutes: Pillow joins the EXIF of
-# all segments again for each, parses every chunk in Python, and libjpeg goes over all pixels in
-# every scan.
-_MOST_SEGMENTS = 1000
-_MOST_CHUNKS = 100_000
-_MOST_SCANS = 100
-# Every tile of a JPEG 2000 file costs the decoder kilobytes before its first byte is read.
-_MOST_TILES = 16_384
+# What gzip may unpack to: as many times the file's size, and bytes for every pixel allowed.
+_GZIP_RATIO = 100
+_GZIP_BYTES_PER_PIXEL = 4
 
 # What an EXIF orientation asks for.
 _TURNS: Mapping[object, Image.Transpose] = {
@@ -60,8 +56,9 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Image:
     """Decode the first frame of an image file to RGB, turned upright by its EXIF orientation.
 
-    Alpha is dropped (colours stay as stored), palettes are looked up, 16-bit greys are scaled to
-    8 bits, CMYK is converted; the file's content decides its format, its name does not.
+    Alpha is dropped (colours stay as stored), palettes are looked up, CMYK is converted, samples of
+    more than 8 bits keep their high byte, floats are scaled as :func:`job.floats.to_bytes` says;
+    the file's content decides its format, its name does not. gzip around a file is unpacked.
 
     Args:
         data: the whole file.
@@ -95,6 +92,8 @@ def decode_reduced(
     """
     if not data:
         raise ImageError("empty", "the object is empty (0 bytes)")
+    if data.startswith(b"\x1f\x8b"):
+        data = _unpacked(data, pixel_limit)
     # A truncated file must not be padded with grey, whatever another library has set.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     # Our own limit stands in for Pillow's, which only warns at first; but an icon is decoded, and
@@ -104,6 +103,8 @@ def decode_reduced(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            if data.startswith(b"\x89PNG"):
+                return _to_rgb(_upright(_png(data, pixel_limit))), 1
             image, divisor = _loaded(data, pixel_limit, side)
             return _to_rgb(_upright(image)), divisor
         except ImageError:
@@ -111,8 +112,6 @@ def decode_reduced(
         except UnidentifiedImageError:
             raise not_identified(data) from None
         except Exception as error:  # Pillow's plugins raise whatever their parsing ran into
-            if "MAX_TEXT_" in str(error) and data.startswith(b"\x89PNG"):
-                return decode_reduced(_without_text(data), side, pixel_limit=pixel_limit)
             raise reason(error, data, pixel_limit) from error
         finally:
             Image.MAX_IMAGE_PIXELS = None
@@ -137,28 +136,110 @@ def _formats() -> tuple[str, ...]:
 def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Image, int]:
     """The image as the file has it, perhaps reduced, and by how much."""
     if data.startswith(b"\xff\xd8\xff"):
-        _refuse_endless_jpeg(data)
-    elif data.startswith(b"\x89PNG"):
-        _refuse_endless_png(data)
-    elif data.startswith((b"II", b"MM")):
+        return _jpeg(data, pixel_limit, side)
+    if data.startswith((b"II", b"MM")):
         _quieten_libtiff()
-    elif data.startswith((b"P1", b"P2", b"P3")):
+        return _tiff(data, pixel_limit), 1
+    if data.startswith((b"P1", b"P2", b"P3")):
         # Pillow copies a megabyte for every comment.
         data = re.sub(rb"#[^\r\n]*", b"", data)
+    image = Image.open(io.BytesIO(data), formats=_heif_formats() if is_heif(data) else _formats())
+    _refuse_oversized(image.size, pixel_limit)
+    if image.format == "JPEG2000":
+        jpeg2000.refuse_lying_codestream(data, pixel_limit)
+        image = jpeg2000.deep_picture(data) or image
+    image.load()
+    return image, 1
+
+
+def _jpeg(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Image, int]:
+    head = jpeg.header(data)
+    other = jpeg.of_another_sort(head, data, pixel_limit)
+    if other is not None:
+        return other, 1
     image = Image.open(io.BytesIO(data), formats=_formats())
     _refuse_oversized(image.size, pixel_limit)
-    if image.format == "TIFF":
-        tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))  # type: ignore[attr-defined]
-        _refuse_oversized(tile, pixel_limit, "a tile of ")
-    elif image.format == "JPEG2000":
-        _refuse_lying_codestream(data, pixel_limit)
-    elif image.info.get("progressive") and data.count(b"\xff\xda") > _MOST_SCANS:
-        raise ImageError("corrupt", f"a progressive JPEG with more than {_MOST_SCANS} scans")
     divisor = _divisor(image, data, side)
-    if divisor > 1:
-        image.draft(image.mode, (image.width // divisor, image.height // divisor))
-    image.load()
-    return image, divisor
+    return jpeg.load(image, head, data, divisor), divisor
+
+
+def _png(data: bytes, pixel_limit: int) -> Image.Image:
+    data = png_chunks.without_bad_extras(data)
+    opened = False
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        opened = True
+        _refuse_oversized(image.size, pixel_limit)
+        image.load()
+    except ImageError:
+        raise
+    except Exception as error:
+        # Metadata that is malformed, or inflates to megabytes, is no reason to lose the picture.
+        plain = png_chunks.essential(data)
+        if plain == data or (opened and "MAX_TEXT_" not in str(error)):
+            raise
+        return _png(plain, pixel_limit)
+    if image.format == "PNG":
+        png_chunks.refuse_missing_rows(data, image)
+    return image
+
+
+def _tiff(data: bytes, pixel_limit: int) -> Image.Image:
+    page = tiff.page(data)
+    if page is not None and not tiff.suits_pillow(page):
+        return tiff.decode(data, page, pixel_limit)
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        _refuse_oversized(image.size, pixel_limit)
+        if image.format == "TIFF":
+            tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))  # type: ignore[attr-defined]
+            _refuse_oversized(tile, pixel_limit, "a tile of ")
+        image.load()
+        return image
+    except ImageError:
+        raise
+    except Exception:
+        unsupported = tiff.unsupported(page) if page is not None else None
+        if unsupported is None:
+            raise
+        raise unsupported from None
+
+
+def _heif_formats() -> tuple[str, ...]:
+    """With HEIF, which another library adds to Pillow when the first of them comes."""
+    formats = _formats()
+    if "HEIF" not in Image.OPEN:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(
+            thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+        )
+    return (*formats, "HEIF")
+
+
+def _unpacked(data: bytes, pixel_limit: int) -> bytes:
+    """What gzip has packed, as objects with ``Content-Encoding: gzip`` are.
+
+    Raises:
+        ImageError: it is no image, or damaged, or unpacks to more than an image of its size does.
+    """
+    limit = min(_GZIP_BYTES_PER_PIXEL * pixel_limit, _GZIP_RATIO * len(data)) + (1 << 20)
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        start = unpacker.decompress(data, 512)
+        if not begins_like_an_image(start):
+            raise ImageError("not_an_image", "a gzip archive, not an image")
+        unpacked = start + unpacker.decompress(unpacker.unconsumed_tail, limit)
+    except zlib.error:
+        raise ImageError("corrupt", "a gzip-compressed file that is damaged") from None
+    if len(unpacked) >= limit:
+        raise ImageError(
+            "too_large",
+            f"a gzip-compressed file that unpacks to more than {limit:,} bytes; unpack it first",
+        )
+    if not unpacker.eof:
+        raise ImageError("truncated", "a gzip-compressed file that is cut short")
+    return unpacked
 
 
 def _divisor(image: Image.Image, data: bytes, side: int | None) -> int:
@@ -174,69 +255,10 @@ def _divisor(image: Image.Image, data: bytes, side: int | None) -> int:
     return next(fitting, 1)
 
 
-# What is refused by its header
-
-
 def _refuse_oversized(size: tuple[int, int], pixel_limit: int, what: str = "") -> None:
     width, height = size
     if width * height > pixel_limit:
         raise too_large(f"{what}{width}×{height} is {width * height:,} pixels", pixel_limit)
-
-
-def _refuse_endless_jpeg(jpeg: bytes) -> None:
-    place = 2
-    for _ in range(_MOST_SEGMENTS):
-        found = jpeg.find(b"\xff", place, place + (1 << 16))
-        marker = jpeg[found + 1 : found + 2]
-        if found < 0 or marker in (b"", b"\xda"):
-            break
-        has_length = marker >= b"\xc0" and not b"\xd0" <= marker <= b"\xd9"
-        length = int.from_bytes(jpeg[found + 2 : found + 4]) if has_length else 0
-        place = found + (2 + length if marker != b"\xff" else 1)
-    else:
-        raise ImageError("corrupt", f"more than {_MOST_SEGMENTS:,} segments before the picture")
-    if found < 0 and len(jpeg) > place + (1 << 16):
-        raise ImageError("corrupt", "the file is damaged (no picture where one has to begin)")
-
-
-def _refuse_endless_png(png: bytes) -> None:
-    place = 8
-    for _ in range(_MOST_CHUNKS):
-        place += 12 + int.from_bytes(png[place : place + 4])
-        if place >= len(png):
-            return
-    raise ImageError("corrupt", f"a PNG of more than {_MOST_CHUNKS:,} chunks")
-
-
-def _refuse_lying_codestream(data: bytes, pixel_limit: int) -> None:
-    """What the decoder goes by, not what the file around it says (ISO/IEC 15444-1, A.5.1)."""
-    place = data.find(b"\xff\x4f\xff\x51")
-    while place >= 0:
-        fields = data[place + 8 : place + 42]
-        if len(fields) < 34:
-            raise ImageError("truncated", "the file is cut short in its header")
-        right, bottom, left, top, width, height, first_x, first_y, components = struct.unpack(
-            ">8IH", fields
-        )
-        _refuse_oversized((right - left, bottom - top), pixel_limit)
-        across = -(-(right - first_x) // max(width, 1))
-        down = -(-(bottom - first_y) // max(height, 1))
-        if across * down > _MOST_TILES or components > 4:
-            raise ImageError(
-                "unsupported", f"a JPEG 2000 of {across * down:,} tiles, {components} components"
-            )
-        place = data.find(b"\xff\x4f\xff\x51", place + 4)
-
-
-def _without_text(png: bytes) -> bytes:
-    """A PNG without texts and colour profile, which inflate to megabytes: they are not needed."""
-    kept, place = [png[:8]], 8
-    while place < len(png):
-        end = place + 12 + int.from_bytes(png[place : place + 4])
-        if png[place + 4 : place + 8] not in (b"iCCP", b"iTXt", b"tEXt", b"zTXt"):
-            kept.append(png[place:end])
-        place = end
-    return b"".join(kept)
 
 
 @cache
@@ -272,10 +294,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         np.clip(levels, 0, 65535, out=levels)
         return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        levels = np.array(image)
-        np.nan_to_num(levels, copy=False)
-        if levels.max(initial=0.0) <= 1.0:
-            levels *= 255
-        np.clip(levels, 0, 255, out=levels)
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+        return Image.fromarray(floats.to_bytes(np.array(image))).convert("RGB")
     return image.convert("RGB")
