@@ -3,20 +3,17 @@
 import io
 import posixpath
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 
 from job import artifacts, schema
 from job.errors import StorageError
-from job.fetching import Listed
 from job.images import EXTENSIONS
-from job.listing import StoredObject, list_objects
+from job.left_out import LeftOut
+from job.listing import Listed, StoredObject, list_objects
 from job.s3 import DEFAULT_PATIENCE, Patience
 from job.storage import Location, StorageOptions, locate
 
@@ -32,14 +29,14 @@ class Manifest:
         size: bytes of all listed images together.
         listed: ``uri``, ``size`` and ``etag`` of what is there now.
         new: rows that this listing added.
-        other_files: objects under INPUT that are no images by their names.
+        left_out: what lies under INPUT and is no image by its name, or hidden.
     """
 
     rows: pa.Table
     size: int
     listed: pa.Table
     new: int
-    other_files: int
+    left_out: LeftOut
 
     @property
     def images(self) -> int:
@@ -67,48 +64,6 @@ class Manifest:
         return rows
 
 
-class ManifestSource(Datasource):
-    """Rows of a manifest as the first step of a Dataset, a few images to each task.
-
-    Ray Data would read the Parquet files in one block, and drop finished ids from it with actors
-    and a repartition that ask for three CPUs by themselves: more than a small machine has.
-
-    Args:
-        rows: of the manifest, for the images to do.
-        images_per_task: rows to each block.
-    """
-
-    def __init__(self, rows: pa.Table, images_per_task: int) -> None:
-        super().__init__()
-        self._rows = rows
-        self._images_per_task = images_per_task
-
-    @property
-    def tasks(self) -> int:
-        """How many blocks there are."""
-        return -(-len(self._rows) // self._images_per_task)
-
-    def estimate_inmemory_data_size(self) -> int:
-        return int(self._rows.nbytes)
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-    ) -> list[ReadTask]:
-        return [
-            _read_task(self._rows.slice(number * self._images_per_task, self._images_per_task))
-            for number in range(self.tasks)
-        ]
-
-
-def _read_task(rows: pa.Table) -> ReadTask:
-    # A slice would travel with the buffers of the whole table.
-    columns, fields = rows.to_pydict(), rows.schema
-    metadata = BlockMetadata(
-        num_rows=len(rows), size_bytes=rows.nbytes, input_files=None, exec_stats=None
-    )
-    return ReadTask(lambda: [pa.table(columns, schema=fields)], metadata, fields)
-
-
 def freeze(
     source: str,
     output: Location,
@@ -132,7 +87,7 @@ def freeze(
     place = output / "manifest"
     files = tuple(place / name for name in place.names() if name.endswith(".parquet"))
     frozen = _read(files)
-    listed, other_files = _listed(source, options, patience, frozen.num_rows == 0)
+    listed, left_out = _listed(source, options, patience, frozen.num_rows == 0)
     new = listed.filter(pc.invert(pc.is_in(listed["uri"], value_set=frozen["uri"])))
     first = frozen.num_rows
     new = new.add_column(
@@ -141,31 +96,31 @@ def freeze(
     if write:
         _write_parts(place, new.cast(schema.MANIFEST))
     rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)])
-    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, listed, len(new), other_files)
+    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, listed, len(new), left_out)
 
 
 def _listed(
     source: str, options: StorageOptions, patience: Patience, needed: bool
-) -> tuple[pa.Table, int]:
-    """The images under a source as (uri, size, etag), and how many other objects there are."""
-    chosen_by_name = any(mark in source for mark in "*?[")
+) -> tuple[pa.Table, LeftOut]:
+    """The images under a source as (uri, size, etag), and what else is there."""
     place = locate(source, options, patience)
     columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
-    others = 0
-    for found in list_objects(source, options, patience):
-        if not (chosen_by_name or found.path == place.path or _is_image_name(found)):
-            others += 1
+    left_out = LeftOut()
+    for found in list_objects(source, options, patience, left_out):
+        if not (found.is_named or _is_image_name(found)):
+            left_out.add("no_image", found.path)
             continue
-        columns["uri"].append(Location(place.fs, found.path).uri)
+        columns["uri"].append(place.at(found.path).uri)
         columns["size"].append(found.size)
         columns["etag"].append(found.etag)
     if needed and not columns["uri"]:
         raise StorageError(
-            f"INPUT {source}: {others} objects, none with the name of an image"
-            f" ({' '.join(sorted(EXTENSIONS)[:6])} …). Give a glob to take them by another name"
+            f"INPUT {source}: no image is there"
+            f" ({' '.join(sorted(EXTENSIONS)[:6])} …). Left out: {left_out}. Give a glob to take"
+            " objects by another name"
         )
     fields = [schema.MANIFEST.field(name) for name in ("uri", "size", "etag")]
-    return pa.table(columns, schema=pa.schema(fields)), others
+    return pa.table(columns, schema=pa.schema(fields)), left_out
 
 
 def _is_image_name(found: StoredObject) -> bool:

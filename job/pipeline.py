@@ -109,8 +109,8 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             return receipt.ending("finished")
         say(f"{place}")
         say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
-        if images.other_files:
-            say(f"{images.other_files:,} objects without an image's name are left out")
+        if images.left_out.total:
+            say(f"left out: {images.left_out}")
         with cluster_session(place):
             check_nodes(images.witnesses, output)
             cluster = Cluster.now()

@@ -19,7 +19,7 @@ from job.fetching import Listed
 from job.guard import TASK_RETRIES, Guard
 from job.image_loader import ImageLoader
 from job.labels import palette
-from job.manifest import ManifestSource
+from job.manifest_source import ManifestSource
 from job.map_predictor import MapPredictor
 from job.maps import MapEncoder
 from job.model import ModelCard

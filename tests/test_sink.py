@@ -15,7 +15,7 @@ from job import schema
 from job.errors import ImageError, OutputConflictError
 from job.image_loader import failure
 from job.lease import Lease
-from job.manifest import ManifestSource
+from job.manifest_source import ManifestSource
 from job.maps import MapEncoder
 from job.progress import Tally
 from job.sink import Commits, MapSink, committing
