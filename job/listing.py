@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
+from fsspec.spec import AbstractFileSystem
 from fsspec.utils import glob_translate
 
 from job.errors import ConfigError, StorageError
@@ -122,19 +123,31 @@ def _sifted(
 
 
 def _matched(
-    objects: Iterable[StoredObject], pattern: str, left_out: LeftOut
+    objects: Iterable[StoredObject], root: str, pattern: str, left_out: LeftOut
 ) -> Iterator[StoredObject]:
-    root, rest = _split_pattern(pattern)
-    named = (replace(found, is_named=True) for found in objects)
-    hidden_wanted = any(part.startswith(".") for part in rest.split("/"))
-    return _sifted(named, root, left_out, hidden_wanted=hidden_wanted)
+    hidden_wanted = any(part.startswith(".") for part in pattern.split("/"))
+    return _sifted(_named(objects), root, left_out, hidden_wanted=hidden_wanted)
 
 
-def _split_pattern(pattern: str) -> tuple[str, str]:
-    """The folder that all that a glob matches is in, with a slash, and what comes after it."""
-    start = min(pattern.index(mark) for mark in "*?[" if mark in pattern)
-    place = pattern.rfind("/", 0, start) + 1
-    return pattern[:place], pattern[place:]
+def _split_pattern(path: str, is_folder: Callable[[str], bool]) -> tuple[str, str]:
+    """The folder that all that a glob matches is in, with a slash, and the pattern within it.
+
+    Folders on the way are taken by their very names where such are there.
+    """
+    start = min(path.index(mark) for mark in "*?[" if mark in path)
+    place = path.rfind("/", 0, start) + 1
+    root, rest = path[:place], path[place:]
+    while "/" in rest:
+        name, _, further = rest.partition("/")
+        if is_pattern(name) and not is_folder(root + name):
+            break
+        root, rest = f"{root}{name}/", further
+    return root, rest
+
+
+def _escaped(path: str) -> str:
+    """A pattern that matches this path and no other."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def _local_objects(path: str, left_out: LeftOut) -> Iterator[StoredObject]:
@@ -150,8 +163,8 @@ def _named(objects: Iterable[StoredObject]) -> Iterator[StoredObject]:
     return (replace(found, is_named=True) for found in objects)
 
 
-def _local_glob(pattern: str, left_out: LeftOut) -> Iterator[StoredObject]:
-    root, rest = _split_pattern(pattern)
+def _local_glob(path: str, left_out: LeftOut) -> Iterator[StoredObject]:
+    root, rest = _split_pattern(path, os.path.isdir)
     if not os.path.isdir(root):
         return iter(())
     parts = [(part, re.compile(glob_translate(part)).match) for part in rest.split("/")]
@@ -165,9 +178,9 @@ def _local_glob(pattern: str, left_out: LeftOut) -> Iterator[StoredObject]:
                 return False
         return len(names) < len(parts)
 
-    matches = re.compile(glob_translate(pattern)).match
+    matches = re.compile(glob_translate(_escaped(root) + rest)).match
     walk = _Walk(left_out, may_hold, lambda path: matches(path) is not None)
-    return _matched(walk.files(root), pattern, left_out)
+    return _matched(walk.files(root), root, rest, left_out)
 
 
 class _Walk:
@@ -260,13 +273,19 @@ def _s3_objects(fs: S3, path: str, left_out: LeftOut) -> Iterator[StoredObject]:
     elif key and fs.isfile(path):
         yield from _named(_as_described({path: fs.info(path)}))
     elif key:
-        matched = _as_described(fs.glob(path, detail=True)) if is_pattern(path) else iter(())
+        matched = _globbed(fs, path, left_out) if is_pattern(path) else iter(())
         first = next(matched, None)
         if first is not None:
-            yield from _matched(chain([first], matched), path, left_out)
+            yield from chain([first], matched)
             return
         root = path.rpartition("/")[0]
         yield from _sifted(_under_prefix(fs, bucket, key), root, left_out)
+
+
+def _globbed(fs: AbstractFileSystem, path: str, left_out: LeftOut) -> Iterator[StoredObject]:
+    root, rest = _split_pattern(path, fs.isdir)
+    found = fs.glob(_escaped(root) + rest, detail=True)
+    return _matched(_as_described(found), root, rest, left_out)
 
 
 def _under_prefix(fs: S3, bucket: str, prefix: str) -> Iterator[StoredObject]:
@@ -282,7 +301,7 @@ def _other_objects(place: Location, left_out: LeftOut) -> Iterator[StoredObject]
     if fs.isfile(path):
         return _named(_as_described({path: fs.info(path)}))
     if is_pattern(path):
-        return _matched(_as_described(fs.glob(path, detail=True)), path, left_out)
+        return _globbed(fs, path, left_out)
     parent, _, prefix = path.rpartition("/")
     found = fs.find(parent or path, detail=True, **({"prefix": prefix} if parent else {}))
     named = {name: info for name, info in found.items() if not parent or name.startswith(path)}
@@ -316,7 +335,8 @@ def refuse_overlap(source: Location, output: Location) -> None:
 
 def _is_inside(output: Location, source: Location) -> bool:
     if is_pattern(source.path) and not source.exists():
-        matches = re.compile(glob_translate(source.path)).match
+        root, rest = _split_pattern(source.path, source.fs.isdir)
+        matches = re.compile(glob_translate(_escaped(root) + rest)).match
         return any(matches((output / name).path) for name in ("lock.json", "maps/x.parquet"))
     inside, around = output.path, source.path
     if source.is_local and output.is_local:

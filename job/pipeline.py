@@ -13,19 +13,19 @@ from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.errors import ConfigError
 from job.lease import Lease
-from job.listing import refuse_overlap
 from job.manifest import Manifest, freeze
 from job.measures import Measures
 from job.model import ModelCard
 from job.node_check import check_nodes
 from job.outage import ending_on_outage
+from job.places import open_places
 from job.receipts import Receipt
 from job.resources import Allotment, Cluster, allot
 from job.session import cluster_session
 from job.sink import Commits, committing
 from job.stages import Stages
 from job.stopping import StopSignal
-from job.storage import Location, locate
+from job.storage import Location
 from job.tuning import choose_precision
 from job.waiting import WorkersWatch
 
@@ -177,6 +177,5 @@ def _open_model(config: JobConfig) -> tuple[Checkpoint, ModelCard]:
 
 
 def _open_output(config: JobConfig) -> Location:
-    output = locate(config.output, config.storage_options, config.patience)
-    refuse_overlap(locate(config.input, config.storage_options, config.patience), output)
+    _, output = open_places(config.input, config.output, config.storage_options, config.patience)
     return output
