@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 from pydantic.fields import FieldInfo
 
 from job import config as configuration
+from job import notices
 from job.config import JobConfig
 from job.console import say
 from job.errors import ConfigError, JobError, StoppedError, StorageError
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None, stop: StopSignal | None = None) -> i
         if unknown:
             arguments.parser.refuse(unknown[0])
         arguments.stop = stop
+        notices.tell_with(say)
         verb: Callable[[argparse.Namespace], int] = arguments.verb
         code = verb(arguments)
         stop.let_go()

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from job.errors import ConfigError
 from job.images import DEFAULT_PIXEL_LIMIT
-from job.s3 import DEFAULT_PATIENCE, Patience
+from job.patience import DEFAULT_PATIENCE, Patience
 
 DEFAULT_MODEL = "nvidia/segformer-b0-finetuned-ade-512-512"
 

@@ -42,6 +42,10 @@ class StoppedError(JobError):
     exit_code = 130
 
 
+class ChangedError(Exception):
+    """An object is not the one that was listed; no storage error, for storage works."""
+
+
 class ImageError(Exception):
     """Why one image has no map; becomes a row in ``errors/``, never the end of a run.
 

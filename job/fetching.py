@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from job import storage
+from job.archives import archive_of
 from job.errors import ImageError, JobError
+from job.listing import Listed as Listed
 from job.outage import Fault
 from job.refusals import ENVIRONMENT, Kind, answer_of, explain, kind_of
 from job.s3 import DEFAULT_PATIENCE, Patience
@@ -22,15 +24,6 @@ from job.storage import Location, StorageOptions, locate
 
 # Where the pattern of a glob begins.
 _WILD = re.compile(r"[*?\[]")
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An object as a listing had it; size and tag are None where it had none."""
-
-    uri: str
-    size: int | None
-    etag: str | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,7 @@ class Fetcher:
         witnesses: objects that the driver has just listed.
         timeout: seconds that reading one may take, retries included.
         threads: objects read at the same time.
+        byte_limit: the most bytes of an object, also when it is unpacked.
     """
 
     def __init__(
@@ -71,6 +65,7 @@ class Fetcher:
         witnesses: Sequence[Listed] = (),
         timeout: float = 300.0,
         threads: int = 32,
+        byte_limit: int = 2**29,
     ) -> None:
         self._place = place
         self._options = dict(options or {})
@@ -78,12 +73,13 @@ class Fetcher:
         self._witnesses = tuple(witnesses)
         self._timeout = timeout
         self._threads = threads
+        self._byte_limit = byte_limit
         self._opening = threading.Lock()
-        self._places: dict[str, Location] = {_scheme(place.uri): place}
+        self._places: dict[str, Location] = {_way_to(place.uri): place}
         self._read: dict[str, Listed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {**self.__dict__, "_places": {_scheme(self._place.uri): self._place}, "_read": {}}
+        kept = {**self.__dict__, "_places": {_way_to(self._place.uri): self._place}, "_read": {}}
         del kept["_opening"]
         return kept
 
@@ -99,10 +95,12 @@ class Fetcher:
             reason = str(error) if isinstance(error, JobError) else explain(error)
             return Doubt("credentials", reason, has_its_word=False)
         try:
-            data = place.fetch(listed.uri, listed.etag, listed.size)
+            data = place.fetch(listed.uri, listed.etag, listed.size, self._byte_limit)
         except storage.ChangedError:
             message = "the object is not the one that was listed"
             return ImageError("changed", message, retryable=True)
+        except ImageError as error:
+            return error
         except Exception as error:  # filesystems of other clouds have errors of their own
             return _doubt(error, place, listed.uri)
         self._read[self._storage(listed.uri)] = listed
@@ -209,17 +207,25 @@ class Fetcher:
     def _storage(self, uri: str) -> str:
         """What can be read or not as a whole: a bucket, container or host; INPUT or a folder."""
         scheme = _scheme(uri)
+        archive = archive_of(uri)
+        if archive:
+            return f"{scheme}://{archive}"
         if scheme != "file":
             return f"{scheme}://{uri.partition('://')[2].partition('/')[0]}"
         root = _WILD.split(self._place.uri)[0]
         return root if uri.startswith(root) else posixpath.dirname(uri)
 
     def _place_of(self, uri: str) -> Location:
-        scheme = _scheme(uri)
+        way = _way_to(uri)
         with self._opening:
-            if scheme not in self._places:
-                self._places[scheme] = locate(uri, self._options, self._patience)
-            return self._places[scheme]
+            if way not in self._places:
+                self._places[way] = locate(uri, self._options, self._patience)
+            return self._places[way]
+
+
+def _way_to(uri: str) -> str:
+    """What the URIs of one filesystem have in common."""
+    return f"{_scheme(uri)}{archive_of(uri)}"
 
 
 def _scheme(uri: str) -> str:

@@ -91,6 +91,7 @@ class ImageLoader(Preprocessor):
             witnesses=[found for found in witnesses if (found.size or 0) <= byte_limit],
             timeout=self._fetch_timeout,
             threads=fetch_concurrency,
+            byte_limit=byte_limit,
         )
 
     def _get_transform_config(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class ImageLoader(Preprocessor):
 
     def _transform_numpy(self, batch: Any) -> dict[str, np.ndarray]:
         objects = [
-            _Object(int(number), Listed(str(uri), None if size is None else int(size), etag))
+            _Object(int(number), Listed(str(uri), _known(size), etag))
             for number, uri, size, etag in zip(
                 batch["id"], batch["uri"], batch["size"], batch["etag"], strict=True
             )
@@ -206,6 +207,11 @@ class ImageLoader(Preprocessor):
         size = self._model_size
         shape = (1, 1, 3) if size is None else (size.height, size.width, 3)
         return _Loaded(np.zeros(shape, np.uint8), 1, 1, failure(stage, error))
+
+
+def _known(size: Any) -> int | None:
+    # A column of numbers of which some are not known comes as floats.
+    return None if size is None or size != size else int(size)
 
 
 @dataclass(frozen=True)

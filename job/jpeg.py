@@ -201,7 +201,7 @@ def _refuse_lost_parts(remark: str, head: Header, jpeg: bytes, space: str) -> No
         jpeg = b"\xff\xd8" + b"".join(plain) + scan
         remark = _remark(jpeg, space)
         found = re.match(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(\w+)", remark)
-    if "premature end" in remark.lower() or "instead of RST" in remark and "0xd9" in remark:
+    if "premature end" in remark.lower() or ("instead of RST" in remark and "0xd9" in remark):
         if not _are_only_markers_lost(head, scan, space):
             raise ImageError("truncated", "a part of the picture is missing (premature end)")
     elif "bad Huffman code" in remark or "bad arithmetic code" in remark:
@@ -243,7 +243,7 @@ def _are_only_markers_lost(head: Header, scan: bytes, space: str) -> bool:
         )
         if place < len(numbers) and after != (before + 1) % 8
     ]
-    if not 0 <= lost <= max(1, expected * _LOST_SHARE) or not wrong and not lost:
+    if not 0 <= lost <= max(1, expected * _LOST_SHARE) or (not wrong and not lost):
         return False
     return _others_are_sound(head, scan, pieces, set(wrong), space, expected)
 
@@ -265,9 +265,7 @@ def _others_are_sound(
         return expected <= 3
     whole = (sound * (1 + expected // len(sound)))[: expected - 1]
     last = pieces[-1] if len(pieces) - 1 not in spoilt else None
-    body = b"".join(
-        piece + bytes([0xFF, 0xD0 + number % 8]) for number, piece in enumerate(whole)
-    )
+    body = b"".join(piece + bytes([0xFF, 0xD0 + number % 8]) for number, piece in enumerate(whole))
     start = scan[: 2 + int.from_bytes(scan[2:4])]
     head_bytes = b"\xff\xd8" + b"".join(all_ for _, all_ in head.segments)
     file = head_bytes + start + body + (last if last is not None else sound[0]) + b"\xff\xd9"

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from job import artifacts, schema
 from job.errors import StorageError
-from job.fetching import Listed
 from job.images import EXTENSIONS
-from job.listing import StoredObject, list_objects
+from job.left_out import LeftOut
+from job.listing import Listed, StoredObject, list_objects
 from job.s3 import DEFAULT_PATIENCE, Patience
 from job.storage import Location, StorageOptions, locate
 
@@ -29,14 +29,14 @@ class Manifest:
         size: bytes of all listed images together.
         listed: ``uri``, ``size`` and ``etag`` of what is there now.
         new: rows that this listing added.
-        other_files: objects under INPUT that are no images by their names.
+        left_out: what lies under INPUT and is no image by its name, or hidden.
     """
 
     rows: pa.Table
     size: int
     listed: pa.Table
     new: int
-    other_files: int
+    left_out: LeftOut
 
     @property
     def images(self) -> int:
@@ -87,7 +87,7 @@ def freeze(
     place = output / "manifest"
     files = tuple(place / name for name in place.names() if name.endswith(".parquet"))
     frozen = _read(files)
-    listed, other_files = _listed(source, options, patience, frozen.num_rows == 0)
+    listed, left_out = _listed(source, options, patience, frozen.num_rows == 0)
     new = listed.filter(pc.invert(pc.is_in(listed["uri"], value_set=frozen["uri"])))
     first = frozen.num_rows
     new = new.add_column(
@@ -96,31 +96,31 @@ def freeze(
     if write:
         _write_parts(place, new.cast(schema.MANIFEST))
     rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)])
-    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, listed, len(new), other_files)
+    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, listed, len(new), left_out)
 
 
 def _listed(
     source: str, options: StorageOptions, patience: Patience, needed: bool
-) -> tuple[pa.Table, int]:
-    """The images under a source as (uri, size, etag), and how many other objects there are."""
-    chosen_by_name = any(mark in source for mark in "*?[")
+) -> tuple[pa.Table, LeftOut]:
+    """The images under a source as (uri, size, etag), and what else is there."""
     place = locate(source, options, patience)
     columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
-    others = 0
-    for found in list_objects(source, options, patience):
-        if not (chosen_by_name or found.path == place.path or _is_image_name(found)):
-            others += 1
+    left_out = LeftOut()
+    for found in list_objects(source, options, patience, left_out):
+        if not (found.is_named or _is_image_name(found)):
+            left_out.add("no_image", found.path)
             continue
-        columns["uri"].append(Location(place.fs, found.path).uri)
+        columns["uri"].append(place.at(found.path).uri)
         columns["size"].append(found.size)
         columns["etag"].append(found.etag)
     if needed and not columns["uri"]:
         raise StorageError(
-            f"INPUT {source}: {others} objects, none with the name of an image"
-            f" ({' '.join(sorted(EXTENSIONS)[:6])} …). Give a glob to take them by another name"
+            f"INPUT {source}: no image is there"
+            f" ({' '.join(sorted(EXTENSIONS)[:6])} …). Left out: {left_out}. Give a glob to take"
+            " objects by another name"
         )
     fields = [schema.MANIFEST.field(name) for name in ("uri", "size", "etag")]
-    return pa.table(columns, schema=pa.schema(fields)), others
+    return pa.table(columns, schema=pa.schema(fields)), left_out
 
 
 def _is_image_name(found: StoredObject) -> bool:

@@ -1,4 +1,4 @@
-"""The rows of a manifest as what a Dataset begins with."""
+"""Manifest source: the rows of a manifest as the first step of a Dataset."""
 
 from typing import Any
 

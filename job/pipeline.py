@@ -17,12 +17,12 @@ from job.commits import Commits
 from job.config import JobConfig
 from job.errors import ConfigError
 from job.lease import Lease
-from job.listing import refuse_overlap
 from job.manifest import Manifest, freeze
 from job.model_reading import start_reading
+from job.places import open_places
 from job.receipts import Receipt
 from job.stopping import StopSignal
-from job.storage import Location, locate
+from job.storage import Location
 
 if TYPE_CHECKING:
     from job.address import Place
@@ -111,8 +111,8 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
         say(f"{place}")
         say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
-        if images.other_files:
-            say(f"{images.other_files:,} objects without an image's name are left out")
+        if images.left_out.total:
+            say(f"left out: {images.left_out}")
         from job.execution import Execution
 
         execution = Execution(config, checkpoint, model, output, say, stop, lease.release)
@@ -136,8 +136,7 @@ def _remaining(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Tabl
 
 
 def _open_output(config: JobConfig) -> Location:
-    output = locate(config.output, config.storage_options, config.patience)
-    refuse_overlap(locate(config.input, config.storage_options, config.patience), output)
+    _, output = open_places(config.input, config.output, config.storage_options, config.patience)
     return output
 
 

@@ -6,7 +6,6 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -15,7 +14,11 @@ from botocore import exceptions as botocore_errors
 from fsspec.asyn import sync, sync_wrapper
 from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem, version_id_kw
 
-from job.refusals import REFUSALS, ForeignAnswerError, answer_of, keep_answer, kind_of
+from job import notices
+from job.errors import ChangedError as ChangedError
+from job.patience import DEFAULT_PATIENCE as DEFAULT_PATIENCE
+from job.patience import Patience as Patience
+from job.refusals import REFUSALS, ForeignAnswerError, answer_of, explain, keep_answer, kind_of
 
 # Answers of a storage that has a bad moment. 507 is not among them: a full disk stays full.
 _BUSY = {408, 429, 500, 502, 503, 504, 509}
@@ -39,7 +42,6 @@ _BROKEN: tuple[type[BaseException], ...] = (
     botocore_errors.CredentialRetrievalError,
     botocore_errors.MetadataRetrievalError,
 )
-_LONGEST_WAIT = 60.0
 # A sender waits without end for a server that takes no more; below this many bytes a second it
 # counts as such a one.
 _SLOWEST_UPLOAD = 100_000
@@ -67,33 +69,6 @@ def _count_retry() -> None:
         _retries += 1
 
 
-class ChangedError(Exception):
-    """An object is not the one that was listed; no storage error, for storage works."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long storage may misbehave before it has failed.
-
-    Attributes:
-        attempts: times that a request is made. The waits between them grow from half a second to
-            half a minute, on average; those of eight attempts add up to a minute.
-        timeout: seconds to wait for a connection, for an answer, and for more of one.
-    """
-
-    attempts: int = 8
-    timeout: float = 60.0
-
-    @property
-    def longest(self) -> float:
-        """Seconds after which a request has surely been given up."""
-        waits = sum(min(2.0**number, _LONGEST_WAIT) for number in range(self.attempts - 1))
-        return self.attempts * self.timeout + waits
-
-
-DEFAULT_PATIENCE = Patience()
-
-
 class S3(S3FileSystem):
     """The filesystem of ``s3://``.
 
@@ -117,7 +92,7 @@ class S3(S3FileSystem):
         **options: Any,
     ) -> None:
         config = {
-            "connect_timeout": patience.timeout,
+            "connect_timeout": patience.to_connect,
             "read_timeout": patience.timeout,
             "max_pool_connections": _CONNECTIONS,
             "http_session_cls": _SendingOnce,
@@ -134,20 +109,38 @@ class S3(S3FileSystem):
         super().__init__(*arguments, config_kwargs=config, **options)
 
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
+        watch = notices.Watch(self._name, self._attempts, len(arguments.get("Body", b"")))
+        try:
+            answer = await self._persist(watch, method, *options, **arguments)
+        except BaseException:
+            watch.over(well=False)
+            raise
+        watch.over(well=True)
+        return answer
+
+    def _name(self) -> str:
+        """Who is asked, as a person calls it."""
+        endpoint = getattr(getattr(self._s3, "meta", None), "endpoint_url", None)
+        return f"S3 at {endpoint or self.endpoint_url or 'AWS'}"
+
+    async def _persist(
+        self, watch: notices.Watch, method: str, *options: Any, **arguments: Any
+    ) -> Any:
         attempt = 1
         while True:
             started = time.monotonic()
             try:
-                return await self._answered(method, *options, **arguments)
+                return await self._answered(watch, method, *options, **arguments)
             except (*REFUSALS, *_BROKEN) as error:
                 keep_answer(error)
                 last = attempt >= self._attempts
                 renewed = not last and await self._has_renewed(error, started)
                 if last or not (renewed or _may_pass(error)):
                     raise
+                watch.failed(attempt, explain(error))
             if not renewed:
                 # Jitter: of many that were refused at once, not all come back at once.
-                await asyncio.sleep(random.uniform(0, min(2.0 ** (attempt - 1), _LONGEST_WAIT)))
+                await asyncio.sleep(random.uniform(0, Patience.longest_wait(attempt)))
             attempt += 1
             _count_retry()
 
@@ -173,7 +166,9 @@ class S3(S3FileSystem):
     # s3fs has bound its own, which would go past the method above.
     call_s3 = sync_wrapper(_call_s3)
 
-    async def _answered(self, method: str, *options: Any, **arguments: Any) -> Any:
+    async def _answered(
+        self, watch: notices.Watch, method: str, *options: Any, **arguments: Any
+    ) -> Any:
         """Make one request, and read the body of its answer."""
         request = super()._call_s3(method, *options, **arguments)
         if "Body" in arguments:
@@ -186,6 +181,7 @@ class S3(S3FileSystem):
                     str(error) or f"{size:,} bytes were not taken in {limit:.0f} s"
                 ) from error
         answer = await request
+        watch.answered()
         if "Body" in answer:
             body = answer["Body"]
             try:
@@ -210,7 +206,7 @@ class S3(S3FileSystem):
         bucket, key = self._find_bucket_key(path)
         return bucket, key + slashes, None
 
-    async def _fetch(self, path: str, etag: str | None, size: int | None) -> bytes:
+    async def _fetch(self, path: str, etag: str | None, size: int | None) -> tuple[bytes, str]:
         bucket, key, version = self.split_path(path)
         # A weak tag (W/"…") matches nothing, by the letter of HTTP.
         condition = {"IfMatch": f'"{etag}"'} if etag and '"' not in etag else {}
@@ -229,10 +225,12 @@ class S3(S3FileSystem):
         data = bytes(await answer["Body"].read())
         if etag and not found and size not in (None, len(data)):
             raise ForeignAnswerError(f"{len(data):,} bytes without an ETag, and not the {size:,}")
-        return data
+        return data, str(answer.get("ContentEncoding") or "")
 
-    def fetch(self, path: str, etag: str | None = None, size: int | None = None) -> bytes:
-        """The whole object, in one request.
+    def fetch(
+        self, path: str, etag: str | None = None, size: int | None = None
+    ) -> tuple[bytes, str]:
+        """The whole object as it is stored, in one request, and how it says it is packed.
 
         Args:
             path: bucket and key, also with ``s3://``.
@@ -243,7 +241,12 @@ class S3(S3FileSystem):
             ChangedError: the object has another ETag by now.
             ForeignAnswerError: what came is not from S3.
         """
-        return bytes(sync(self.loop, self._fetch, path, etag, size))
+        data, encoding = sync(self.loop, self._fetch, path, etag, size)
+        return bytes(data), str(encoding)
+
+    async def _expand_path(self, path: Any, *arguments: Any, **options: Any) -> Any:
+        # Keys are no globs: Arrow moves and deletes files of an OUTPUT whose name has a bracket.
+        return await super()._expand_path(path, *arguments, **{**options, "assume_literal": True})
 
     def listing(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
         """The objects whose keys begin so, as S3 describes them; a page of them is in memory.

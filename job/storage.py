@@ -8,22 +8,27 @@ import re
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
-import pyarrow.fs
 from botocore.exceptions import BotoCoreError
+from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from job import archives, web
+from job.errors import ChangedError as ChangedError
 from job.errors import ConfigError, StorageError
+from job.packing import unpacked
 from job.refusals import REFUSALS as REFUSALS
 from job.refusals import STORAGE_ERRORS as STORAGE_ERRORS
 from job.refusals import explain as explain
 from job.refusals import kind_of
 from job.s3 import DEFAULT_PATIENCE, S3, Patience
-from job.s3 import ChangedError as ChangedError
 from job.s3 import take_retries as take_retries
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 StorageOptions = dict[str, Any]
 
@@ -36,10 +41,17 @@ PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class Location:
-    """A place in some storage: a filesystem and a path on it. Travels to workers as it is."""
+    """A place in some storage: a filesystem and a path on it. Travels to workers as it is.
+
+    Attributes:
+        fs: the filesystem.
+        path: on it.
+        archive: what a URI of a place within an archive ends with: ``::`` and where the archive is.
+    """
 
     fs: AbstractFileSystem
     path: str
+    archive: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -49,16 +61,23 @@ class Location:
     def uri(self) -> str:
         """What a person or another tool opens: a plain path when local, ``s3://…`` otherwise."""
         uri = self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
+        uri += self.archive
         # A file name's bytes that are no UTF-8: text that Arrow and JSON can hold.
         return uri.encode("utf-8", "backslashreplace").decode()
 
     @cached_property
-    def arrow(self) -> pyarrow.fs.FileSystem:
+    def arrow(self) -> "pyarrow.fs.FileSystem":
         """The same filesystem for Arrow, Parquet and Ray Data."""
+        import pyarrow.fs
+
         return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs))
 
     def __truediv__(self, name: str) -> "Location":
-        return Location(self.fs, posixpath.join(self.path, name))
+        return self.at(posixpath.join(self.path, name))
+
+    def at(self, path: str) -> "Location":
+        """Another path on the same filesystem."""
+        return Location(self.fs, path, self.archive)
 
     def exists(self) -> bool:
         return bool(self.fs.exists(self.path))
@@ -66,25 +85,33 @@ class Location:
     def read_bytes(self) -> bytes:
         return self.fetch(self.path, None, None)
 
-    def fetch(self, path: str, etag: str | None, size: int | None) -> bytes:
+    def fetch(
+        self, path: str, etag: str | None, size: int | None, limit: int | None = None
+    ) -> bytes:
         """An object of this storage, whole, if it is still the one that was listed.
 
         Args:
             path: the object, as :attr:`uri` or :attr:`path` name it.
             etag: what a listing had; None takes whatever is there.
             size: likewise, for storage whose tags cannot be compared.
+            limit: the most bytes to take, and to unpack what is stored packed
+                (``Content-Encoding``) to; None leaves it packed.
 
         Raises:
             ChangedError: it is another one by now.
+            ImageError: it cannot be unpacked, or is too large.
         """
-        if isinstance(self.fs, S3):
-            return self.fs.fetch(path, etag, size)
         if self.is_local:
             return _read_unchanged(as_named(path), etag)
-        data = bytes(self.fs.cat_file(path))
-        if size is not None and len(data) != size:
-            raise ChangedError(path)
-        return data
+        if isinstance(self.fs, S3):
+            data, encoding = self.fs.fetch(path, etag, size)
+        elif isinstance(self.fs, HTTPFileSystem):
+            data, encoding = web.fetch(self.fs, path, etag, size, limit)
+        elif self.archive:
+            return archives.fetch(self.fs, path.removesuffix(self.archive), size)
+        else:
+            return _cat_unchanged(self.fs, path, etag, size)
+        return data if limit is None else unpacked(data, encoding, limit)
 
     def write_bytes(self, data: bytes) -> None:
         """Write so that a reader sees all of it or nothing, whenever the writer is killed."""
@@ -131,6 +158,34 @@ def _read_unchanged(path: str, etag: str | None) -> bytes:
     return data
 
 
+def _cat_unchanged(fs: AbstractFileSystem, path: str, etag: str | None, size: int | None) -> bytes:
+    data = bytes(fs.cat_file(path))
+    if size is None or len(data) == size:
+        return data
+    # Some storage unpacks what is packed on the way: the object is the same, its bytes are more.
+    info = fs.info(path)
+    if (size_of(info), tag_of(info)) != (size, etag):
+        raise ChangedError(path)
+    if len(data) < size:
+        raise OSError(errno.EIO, f"{len(data):,} bytes came of {size:,}", path)
+    return data
+
+
+def size_of(info: dict[str, Any]) -> int | None:
+    """Bytes of an object as its filesystem describes it; None where that is not told."""
+    size = info.get("size")
+    return None if size is None else int(size)
+
+
+def tag_of(info: dict[str, Any]) -> str | None:
+    """What changes with an object, as its filesystem describes it; None where nothing does."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    modified = info.get("mtime") or info.get("LastModified") or info.get("last_modified")
+    return None if modified is None else f"{modified}-{info.get('size')}"
+
+
 def stamp(status: os.stat_result) -> str:
     """What changes with a local file: its stand-in for an ETag."""
     return f"{status.st_mtime}-{status.st_size}"
@@ -157,6 +212,7 @@ def locate(
     if scheme != "file":
         # A cached listing would hide what other workers have just written.
         arguments.setdefault("use_listings_cache", False)
+    archive = ""
     try:
         if scheme in S3.protocol:
             fs, path = S3(patience=patience, **arguments), S3._strip_protocol(uri)
@@ -165,6 +221,7 @@ def locate(
             # fsspec.url_to_fs would take "::" in a path for a chain of filesystems.
             fs, path = LocalFileSystem(**arguments), LocalFileSystem._strip_protocol(uri)
         else:
+            uri, archive = archives.complete(uri, arguments)
             fs, path = fsspec.url_to_fs(uri, **arguments)
     except ImportError as error:
         raise ConfigError(
@@ -184,7 +241,7 @@ def locate(
         if not isinstance(error, OSError) and kind_of(error) == "unknown":
             raise
         raise StorageError(f"{uri} cannot be opened: {explain(error)}") from error
-    return Location(fs, path.rstrip("/") or "/")
+    return Location(fs, path.rstrip("/") or "/", archive)
 
 
 def as_named(path: str) -> str:

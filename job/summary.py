@@ -109,8 +109,8 @@ def of_plan(plan: Plan) -> str:
         f"  cluster   {_cluster(plan.cluster)}",
         f"  resources {plan.allotment}",
     ]
-    if images.other_files:
-        lines.insert(1, f"  left out  {images.other_files:,} objects without an image's name")
+    if images.left_out.total:
+        lines.insert(1, f"  left out  {images.left_out}")
     return "\n".join(lines)
 
 

@@ -23,8 +23,20 @@ _MOST_SEGMENTS = 400_000
 _BYTES_PER_PIXEL = 24  # of one strip or tile, at the most
 
 _TYPES = {
-    **{1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4"},
-    **{12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"},
+    1: "u1",
+    2: "u1",
+    3: "u2",
+    4: "u4",
+    6: "i1",
+    7: "u1",
+    8: "i2",
+    9: "i4",
+    11: "f4",
+    12: "f8",
+    13: "u4",
+    16: "u8",
+    17: "i8",
+    18: "u8",
 }
 _WANTED = frozenset(
     (
@@ -291,9 +303,7 @@ def _kept_bands(of: Page) -> range:
     raise unsupported(of) or _cannot(of)
 
 
-def _fill(
-    levels: np.ndarray, kept: range, data: bytes, of: Page, pixel_limit: int
-) -> None:
+def _fill(levels: np.ndarray, kept: range, data: bytes, of: Page, pixel_limit: int) -> None:
     """Unpack all strips or tiles into the picture."""
     across, down = of.segment_size
     columns, rows = -(-of.width // across), -(-of.height // down)
@@ -381,9 +391,7 @@ def _samples(packed: bytes, width: int, height: int, of: Page, pixel_limit: int)
     return samples
 
 
-def _float_predicted(
-    unpacked: bytes, width: int, height: int, bands: int, item: int
-) -> np.ndarray:
+def _float_predicted(unpacked: bytes, width: int, height: int, bands: int, item: int) -> np.ndarray:
     """Undo predictor 3: differences of bytes, sorted by significance (Adobe, TIFF note 3)."""
     rows = np.frombuffer(unpacked, np.uint8).reshape(height, width * item, bands)
     rows = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, item, width * bands)

@@ -44,7 +44,7 @@ def test_images_are_numbered_in_the_order_of_their_paths(tmp_path: Path, output:
     source = touch(tmp_path / "in", "b.jpg", "a/z.PNG", "c.webp")
     images = freeze(str(source), output, {})
     assert numbered(images) == {"z.PNG": 0, "b.jpg": 1, "c.webp": 2}
-    assert (images.images, images.new, images.size, images.other_files) == (3, 3, 30, 0)
+    assert (images.images, images.new, images.size, images.left_out.total) == (3, 3, 30, 0)
 
 
 def test_the_frozen_rows_say_where_how_large_and_which(tmp_path: Path, output: Location) -> None:
@@ -87,7 +87,7 @@ def test_an_input_that_is_empty_by_now_is_fine_when_it_was_listed_before(
     freeze(str(source), output, {})
     (source / "a.jpg").unlink()
     images = freeze(str(source), output, {})
-    assert (images.images, images.new, images.other_files) == (1, 0, 1)
+    assert (images.images, images.new, images.left_out.total) == (1, 0, 1)
 
 
 def test_what_is_no_image_by_its_name_is_counted_and_left_out(
@@ -96,7 +96,7 @@ def test_what_is_no_image_by_its_name_is_counted_and_left_out(
     source = touch(tmp_path / "in", "a.jpg", "b.txt", "jpg", ".jpg.swp", "c.jpg.bak", "d.JPEG")
     images = freeze(str(source), output, {})
     assert set(numbered(images)) == {"a.jpg", "d.JPEG"}
-    assert images.other_files == 4
+    assert images.left_out.total == 4
 
 
 def test_a_glob_or_a_single_object_is_taken_whatever_its_name(
@@ -144,7 +144,7 @@ def test_a_manifest_on_s3_names_objects_by_their_uri(s3: S3, tmp_path: Path) -> 
     place = locate("s3://bucket/manifest-out")
     images = freeze(source, place, {})
     assert images.rows["uri"].to_pylist() == [f"{source}/a.jpg", f"{source}/b.png"]
-    assert images.other_files == 1
+    assert images.left_out.total == 1
     assert freeze(source, place, {}).new == 0
 
 
