@@ -19,6 +19,7 @@ from job.images import EXTENSIONS
 from job.listing import StoredObject, list_objects
 from job.s3 import DEFAULT_PATIENCE, Patience
 from job.storage import Location, StorageOptions, locate
+from job.wording import counted
 
 _PART_ROWS = 1_000_000
 
@@ -161,7 +162,7 @@ def _listed(
         columns["etag"].append(found.etag)
     if needed and not columns["uri"]:
         raise StorageError(
-            f"INPUT {source}: {others} objects, none with the name of an image"
+            f"INPUT {source}: {counted(others, 'object')}, none with the name of an image"
             f" ({' '.join(sorted(EXTENSIONS)[:6])} …). Give a glob to take them by another name"
         )
     fields = [schema.MANIFEST.field(name) for name in ("uri", "size", "etag")]

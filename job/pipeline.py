@@ -11,7 +11,9 @@ from job import artifacts, progress, receipts
 from job.address import find_place
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
+from job.dataset_card import write_card
 from job.errors import ConfigError
+from job.labels import palette
 from job.lease import Lease
 from job.listing import refuse_overlap
 from job.manifest import Manifest, freeze
@@ -28,6 +30,7 @@ from job.stopping import StopSignal
 from job.storage import Location, locate
 from job.tuning import choose_precision
 from job.waiting import WorkersWatch
+from job.wording import counted
 
 Say = Callable[[str], None]
 
@@ -99,6 +102,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         settings = receipts.settings_of(config, model)
         settings = receipts.check_same_maps(output, model.origin, settings)
         images = freeze(config.input, output, config.storage_options, config.patience)
+        write_card(output, model.labels, palette(model.labels))
         Commits(output).recover()
         receipts.settle(output)
         done = _done(config, output)
@@ -108,9 +112,9 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         if not len(remaining):
             return receipt.ending("finished")
         say(f"{place}")
-        say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
+        say(f"{len(remaining):,} of {counted(images.images, 'image')} to do, with {checkpoint!r}")
         if images.other_files:
-            say(f"{images.other_files:,} objects without an image's name are left out")
+            say(f"left out: {counted(images.other_files, 'object')} without an image's name")
         with cluster_session(place):
             check_nodes(images.witnesses, output)
             cluster = Cluster.now()
