@@ -218,7 +218,7 @@ def timed(
             same += int((found == expected).sum())
             pixels += expected.size
     if len(arrivals) != images:
-        raise JobError(f"{name}: {len(arrivals)} maps of {counted(images, 'image')}")
+        raise JobError(f"{name}: {counted(len(arrivals), 'map')} of {counted(images, 'image')}")
     if "bfloat16" not in name:
         _check_parity(name, same / pixels)
     return Timing(
@@ -264,7 +264,7 @@ def _job(
                 same += int((decode_map(row["map"]["bytes"]) == expected).sum())
                 pixels += expected.size
     if receipt.maps != len(work):
-        raise JobError(f"{name}: {receipt.maps} maps of {counted(len(work), 'image')}")
+        raise JobError(f"{name}: {counted(receipt.maps, 'map')} of {counted(len(work), 'image')}")
     if precision == "float32":
         _check_parity(name, same / pixels)
     steady = receipt.steady or receipt.images_per_second

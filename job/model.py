@@ -131,8 +131,8 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
         missing = sorted(loading["missing_keys"])
         if missing:
             raise ModelError(
-                f"{checkpoint!r} lacks {counted(len(missing), 'weight')} that semantic segmentation needs,"
-                f" {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
+                f"{checkpoint!r} lacks {counted(len(missing), 'weight')} that semantic"
+                f" segmentation needs, {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
             )
         return model, load_image_processor(directory)
 

@@ -120,12 +120,12 @@ def _percent(share: float) -> str:
 
 def of_plan(plan: Plan) -> str:
     """What a run would do."""
-    images = plan.images
+    images, labels = plan.images, len(plan.model.labels)
     size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
     lines = [
         f"{counted(plan.remaining, 'image')} to do: {images.images:,} listed ({size}),"
         f" {plan.done:,} done",
-        f"  model     {plan.model.origin.name}, {counted(len(plan.model.labels), 'class', 'classes')}",
+        f"  model     {plan.model.origin.name}, {counted(labels, 'class', 'classes')}",
         f"  cluster   {_cluster(plan.cluster)}",
         f"  resources {plan.allotment}",
     ]
@@ -146,7 +146,8 @@ def _cluster(cluster: Cluster) -> str:
     kinds = [f"{kind.most:,} with {request(kind.cpus, kind.gpus)}" for kind in cluster.types]
     if not kinds:
         return now
-    return f"{now}; may grow to {counted(cluster.growth.most_nodes, 'node')}: at most {', '.join(kinds)}"
+    most = counted(cluster.growth.most_nodes, "node")
+    return f"{now}; may grow to {most}: at most {', '.join(kinds)}"
 
 
 def of_scores(scores: Scores) -> str:

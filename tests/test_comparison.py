@@ -81,5 +81,5 @@ def test_an_architecture_with_other_maps_has_no_speed() -> None:
     reference = [np.zeros((7, 9), np.uint8)]
     with pytest.raises(JobError, match="differ from sequential inference"):
         timed("wrong", lambda: iter([(0, np.ones((7, 9), np.uint8))]), reference, 1)
-    with pytest.raises(JobError, match="wrong: 1 maps of 2 images"):
+    with pytest.raises(JobError, match="wrong: 1 map of 2 images"):
         timed("wrong", lambda: iter([(0, reference[0])]), reference, 2)
