@@ -132,7 +132,8 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
         if missing:
             raise ModelError(
                 f"{checkpoint!r} lacks {counted(len(missing), 'weight')} that semantic"
-                f" segmentation needs, {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
+                f" segmentation needs, {missing[0]} among them; use a checkpoint fine-tuned for"
+                " segmentation"
             )
         return model, load_image_processor(directory)
 
