@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from job.comparison import BASELINE, Comparison
+from job.wording import counted
 
 
 def draw(comparison: Comparison, path: Path) -> None:
@@ -24,7 +25,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     axes.bar_label(bars, labels, padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.26)
-    axes.set_xlabel(f"images/s, steady state, over {comparison.images} images")
+    axes.set_xlabel(f"images/s, steady state, over {counted(comparison.images, 'image')}")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

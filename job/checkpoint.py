@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from job import model_files
 from job.errors import ConfigError, ModelError
+from job.wording import counted
 
 if TYPE_CHECKING:
     from ray.data.preprocessor import Preprocessor
@@ -180,7 +181,9 @@ class Checkpoint:
             return f"Checkpoint({self.origin.name}{revision})"
         if self._data is not None:
             return f"Checkpoint(dict: {', '.join(map(str, self._data)) or 'empty'})"[:80]
-        return f"Checkpoint({self._directory or self._uri or f'{len(self._files or ())} files'})"
+        return (
+            f"Checkpoint({self._directory or self._uri or counted(len(self._files or ()), 'file')})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)

@@ -35,10 +35,15 @@ from job.listing import list_objects
 from job.resources import Cluster, allot
 from job.session import cluster_session
 from job.storage import StorageOptions, locate
+from job.wording import counted
 
 if TYPE_CHECKING:
     from job.forward import Precision
 
+# Fewer maps after the first say little of a steady state.
+_SETTLED = 16
+# A map that comes no later than this after the first came with it, seconds.
+_TOGETHER = 0.25
 # Float32 ways may differ from sequential inference in no more pixels than this.
 PARITY = 1e-5
 BASELINE = "BatchPredictor, as in the notebook"
@@ -57,6 +62,7 @@ class Timing:
         steady: images per second from the first maps on, or over all where all came at once.
         peak_memory: bytes of all processes together, at most.
         agreement: share of pixels that equal sequential inference.
+        settled: whether enough maps came after the first for a steady state.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Timing:
     steady: float
     peak_memory: int
     agreement: float
+    settled: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,8 @@ class Comparison:
         for timings in zip(*self.rounds, strict=True):
             median = sorted(timings, key=lambda timing: timing.steady)[len(timings) // 2]
             least = min(timing.peak_memory for timing in timings)
-            medians.append(replace(median, peak_memory=least))
+            settled = all(timing.settled for timing in timings)
+            medians.append(replace(median, peak_memory=least, settled=settled))
         return medians
 
     def speedup(self, name: str, against: str) -> float:
@@ -211,10 +219,18 @@ def timed(
             same += int((found == expected).sum())
             pixels += expected.size
     if len(arrivals) != images:
-        raise JobError(f"{name}: {len(arrivals)} maps of {images} images")
+        raise JobError(f"{name}: {counted(len(arrivals), 'map')} of {counted(images, 'image')}")
     if "bfloat16" not in name:
         _check_parity(name, same / pixels)
-    return Timing(name, arrivals[-1], arrivals[0], steady_rate(arrivals), memory[0], same / pixels)
+    return Timing(
+        name,
+        arrivals[-1],
+        arrivals[0],
+        steady_rate(arrivals),
+        memory[0],
+        same / pixels,
+        _later(arrivals) >= _SETTLED,
+    )
 
 
 def _job(
@@ -249,11 +265,20 @@ def _job(
                 same += int((decode_map(row["map"]["bytes"]) == expected).sum())
                 pixels += expected.size
     if receipt.maps != len(work):
-        raise JobError(f"{name}: {receipt.maps} maps of {len(work)} images")
+        raise JobError(f"{name}: {counted(receipt.maps, 'map')} of {counted(len(work), 'image')}")
     if precision == "float32":
         _check_parity(name, same / pixels)
     steady = receipt.steady or receipt.images_per_second
-    return Timing(name, receipt.seconds, receipt.first_map, steady, memory[0], same / pixels)
+    later = receipt.steady * (receipt.seconds - receipt.first_map)
+    return Timing(
+        name,
+        receipt.seconds,
+        receipt.first_map,
+        steady,
+        memory[0],
+        same / pixels,
+        later >= _SETTLED,
+    )
 
 
 def _workers(images: int) -> int:
@@ -278,10 +303,15 @@ def steady_rate(arrivals: Sequence[float]) -> float:
     Returns:
         The rate after the first arrivals; over everything, when there are no later ones.
     """
-    later = [arrival for arrival in arrivals if arrival > arrivals[0] + 0.25]
+    later = _later(arrivals)
     if not later:
         return len(arrivals) / arrivals[-1]
-    return len(later) / (arrivals[-1] - arrivals[0])
+    return later / (arrivals[-1] - arrivals[0])
+
+
+def _later(arrivals: Sequence[float]) -> int:
+    """How many maps came after the first ones."""
+    return sum(arrival > arrivals[0] + _TOGETHER for arrival in arrivals)
 
 
 @contextmanager

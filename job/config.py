@@ -59,6 +59,11 @@ class JobConfig(BaseModel):
         description="reduced: JPEGs whose shorter side is at least four times the model's are"
         " decoded at a half, a quarter or an eighth of their size; faster, and the maps differ",
     )
+    map_png: Literal["palette", "grayscale"] = Field(
+        "palette",
+        description="what a map's PNG is: class ids with the colours of a palette, or class ids"
+        " alone, for readers that turn palettes into colours (OpenCV, Daft, WebDataset)",
+    )
     address: str | None = Field(
         None,
         description="Ray to run on: host:port of a head, auto for the cluster of this machine,"

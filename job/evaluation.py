@@ -1,20 +1,24 @@
 """Evaluation: how well the maps of an OUTPUT agree with annotations."""
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
-from job import artifacts
-from job.errors import StorageError
+from job import artifacts, receipts
+from job.annotations import match, read
+from job.dataset_card import read_labels
+from job.errors import ConfigError, StorageError
 from job.kernels.png import decode_map
 from job.listing import list_objects
-from job.storage import Location, StorageOptions, locate
+from job.maps import without_signature
+from job.storage import REFUSALS, Location, StorageOptions, explain, locate
 
 # What annotations mark pixels with that belong to no class.
 IGNORED = 255
+_IGNORED_OF_16_BITS = 65_535
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,14 @@ class Scores:
         names: class names by class id.
         images: images that had an annotation.
         without_truth: maps that had none.
+        reduced: the annotations were taken to count from 1.
     """
 
     confusion: np.ndarray
     names: tuple[str, ...]
     images: int
     without_truth: int
+    reduced: bool = False
 
     @property
     def pixel_accuracy(self) -> float:
@@ -46,6 +52,12 @@ class Scores:
         return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
 
     @property
+    def accuracy_if_shifted(self) -> float:
+        """Pixel accuracy if the annotations counted from the other of 0 and 1."""
+        shifted = np.trace(self.confusion, offset=1 if self.reduced else -1)
+        return float(shifted / max(1, self.confusion.sum()))
+
+    @property
     def mean_iou(self) -> float:
         """Mean of the classes' IoU, over the classes that occur."""
         return float(np.nanmean(self.iou)) if np.isfinite(self.iou).any() else float("nan")
@@ -58,59 +70,122 @@ def evaluate(
     *,
     reduce_labels: bool = False,
 ) -> Scores:
-    """Compare each map with the annotation whose file has its image's name, extension aside.
+    """Compare each map with the annotation of its image, see :func:`job.annotations.match`.
 
     Args:
         output: the OUTPUT with the maps.
         truth: folder or prefix of annotations: PNGs whose pixel values are class ids, 255 for
-            pixels that do not count.
+            pixels that do not count (65535 where the model has so many classes that 255 is one).
         options: what fsspec needs for the annotations' storage.
         reduce_labels: annotations count from 1, and 0 is what does not count (ADE20K).
 
     Raises:
-        StorageError: no map, no annotation for any map, or one of another size than its map.
+        StorageError: no map, no annotation for any map, one that cannot be read, or that is of
+            another size than its map.
+        ConfigError: images and annotations cannot be paired without doubt, or an annotation has
+            classes that the model has not.
     """
     place = locate(truth, options)
-    annotations = {_stem(found.path): found.path for found in list_objects(truth, options)}
-    names: dict[int, str] = {}
-    confusion = np.zeros((0, 0), np.int64)
+    files = [found.path for found in list_objects(truth, options)]
+    annotations = match(_images(output), _roots(output), files, place.path)
+    labels = read_labels(output) or []
+    names = {label["id"]: label["name"] for label in labels}
+    ignored = IGNORED if len(labels) <= IGNORED else _IGNORED_OF_16_BITS
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
     images = without_truth = 0
     for row in _maps(output):
-        path = annotations.get(_stem(row["uri"]))
+        path = annotations.get(row["uri"])
         if path is None:
             without_truth += 1
             continue
         images += 1
         names.update({found["label"]: found["name"] for found in row["classes"]})
-        expected = decode_map(place.fs.cat_file(path)).astype(np.int64)
-        if reduce_labels:
-            expected = np.where(expected == 0, IGNORED, expected - 1)
-        confusion = _added(confusion, _confusion(decode_map(row["map"]["bytes"]), expected, path))
+        shown = (Location(place.fs, path)).uri
+        expected = _expected(_fetched(place, path, shown), shown, ignored, reduce_labels)
+        if labels:
+            _check_classes(expected, shown, ignored, len(labels), reduce_labels)
+        confusion = _added(confusion, _confusion(_found(row), expected, ignored, shown))
     if not images:
         raise StorageError(
             f"{truth}: no annotation bears the name of an image in {output.uri}. Annotations are"
-            " found by the image's file name, extension aside"
+            " found by the image's path below INPUT, extension aside, or by its name alone"
         )
-    labels = tuple(names.get(label, f"class {label}") for label in range(len(confusion)))
-    return Scores(confusion, labels, images, without_truth)
+    by_id = tuple(names.get(label, f"class {label}") for label in range(len(confusion)))
+    return Scores(confusion, by_id, images, without_truth, reduce_labels)
+
+
+def _images(output: Location) -> list[str]:
+    """URIs of all images, as maps have them: also of those without a map."""
+    listed = [table["uri"].to_pylist() for table in artifacts.tables(output, "manifest", ["uri"])]
+    mapped = [table["uri"].to_pylist() for table in artifacts.tables(output, "maps", ["uri"])]
+    uris = [without_signature(uri) for part in listed for uri in part]
+    return list(dict.fromkeys(uris + [uri for part in mapped for uri in part]))
+
+
+def _roots(output: Location) -> list[str]:
+    """What runs have listed."""
+    inputs = dict.fromkeys(str(receipt["input"]) for receipt in receipts.read_all(output))
+    return [
+        source if "://" in source else str(LocalFileSystem._strip_protocol(source))
+        for source in inputs
+    ]
 
 
 def _maps(output: Location) -> Iterator[dict[str, Any]]:
-    for table in artifacts.tables(output, "maps", ["uri", "map", "classes"]):
+    for table in artifacts.tables(output, "maps", ["id", "uri", "map", "classes"]):
         yield from table.to_pylist()
 
 
-def _stem(path: str) -> str:
-    return posixpath.splitext(posixpath.basename(path))[0]
+def _found(row: dict[str, Any]) -> np.ndarray:
+    try:
+        return decode_map(row["map"]["bytes"])
+    except (OSError, ValueError, SyntaxError) as error:
+        raise StorageError(
+            f"the map of {row['uri']} (id {row['id']}) cannot be read: {error}. See"
+            " python -m job verify --deep"
+        ) from error
 
 
-def _confusion(found: np.ndarray, expected: np.ndarray, path: str) -> np.ndarray:
+def _fetched(place: Location, path: str, shown: str) -> bytes:
+    try:
+        return place.fetch(path, None, None)
+    except REFUSALS as error:
+        raise StorageError(f"{shown} cannot be read: {explain(error)}") from error
+
+
+def _expected(data: bytes, path: str, ignored: int, reduce_labels: bool) -> np.ndarray:
+    expected = read(data, path).astype(np.int64)
+    if reduce_labels:
+        counted = (expected != 0) & (expected != ignored)
+        return np.where(counted, expected - 1, ignored)
+    return expected
+
+
+def _check_classes(
+    expected: np.ndarray, path: str, ignored: int, classes: int, reduce_labels: bool
+) -> None:
+    largest = int(expected[expected != ignored].max(initial=0))
+    if largest < classes:
+        return
+    remedy = "Are these the annotations of other classes?"
+    if largest == classes and not reduce_labels:
+        remedy = "Annotations that count from 1, as ADE20K's do, need --reduce-labels"
+    elif not reduce_labels:
+        remedy += " Those that count from 1, as ADE20K's do, need --reduce-labels"
+    raise ConfigError(
+        f"{path} has class {largest + reduce_labels}, but the model's {classes:,} classes are"
+        f" {int(reduce_labels)} to {classes - 1 + reduce_labels}, and {ignored} is what does not"
+        f" count. {remedy}"
+    )
+
+
+def _confusion(found: np.ndarray, expected: np.ndarray, ignored: int, path: str) -> np.ndarray:
     if found.shape != expected.shape:
         raise StorageError(
             f"{path}: the annotation is {expected.shape[1]}×{expected.shape[0]}, the map"
             f" {found.shape[1]}×{found.shape[0]}"
         )
-    counted = expected != IGNORED
+    counted = expected != ignored
     truth, maps = expected[counted], found[counted].astype(np.int64)
     classes = int(max(truth.max(initial=0), maps.max(initial=0))) + 1
     return np.bincount(truth * classes + maps, minlength=classes**2).reshape(classes, classes)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import ray
 
 from job.errors import ImageError
+from job.wording import counted
 
 T = TypeVar("T")
 
@@ -175,7 +176,9 @@ class Guard:
             before, _, _ = ray.get(self._tally.begin.remote(alone, [number]))
             if before >= DEATHS:
                 # Not ended: the next image may kill this task, and then this is not tried again.
-                return ImageError("crashed", f"the process working on it died, {before} times")
+                return ImageError(
+                    "crashed", f"the process working on it died, {counted(before, 'time')}"
+                )
             (outcome,) = work([position])
             self._tally.end.remote(alone, [number])
             return outcome

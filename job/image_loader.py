@@ -22,6 +22,7 @@ from job.presentable import presentable
 from job.s3 import DEFAULT_PATIENCE, Patience
 from job.stopwatch import Stopwatch
 from job.storage import Location, StorageOptions
+from job.wording import counted
 
 # Pillow's limits are the whole process's: threads that load different batches take turns.
 _decoding = threading.Lock()
@@ -181,7 +182,8 @@ class ImageLoader(Preprocessor):
         if listed.size is not None and listed.size > self._byte_limit:
             return ImageError(
                 "too_large",
-                f"{listed.size:,} bytes, over the limit of {self._byte_limit:,}; raise --byte-limit"
+                f"{counted(listed.size, 'byte')}, over the limit of {self._byte_limit:,}; raise"
+                " --byte-limit"
                 " if such images are expected",
             )
         with self._stopwatch.stage("fetch"):

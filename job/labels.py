@@ -1,7 +1,9 @@
 """Class names and colours."""
 
 import colorsys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +79,31 @@ def _class_name(number: int, name: object) -> str:
         )
     # Half of a surrogate pair, as JSON can escape it, cannot be written as UTF-8.
     return text.encode(errors="replace").decode()
+
+
+def described(names: Sequence[str], colours: np.ndarray) -> list[dict[str, Any]]:
+    """The classes as ``labels.json`` and the metadata of ``maps/`` have them."""
+    return [
+        {"id": label, "name": name, "color": colour}
+        for label, (name, colour) in enumerate(zip(names, colours.tolist(), strict=True))
+    ]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with its number behind each that is not the only one of its kind.
+
+    ``datasets.ClassLabel`` takes no two equal names.
+    """
+    occurrences = Counter(names)
+    taken, found = set(names), []
+    for label, name in enumerate(names):
+        unique = name
+        if occurrences[name] > 1:
+            while unique in taken:
+                unique = f"{unique} ({label})"
+            taken.add(unique)
+        found.append(unique)
+    return found
 
 
 def palette(names: Sequence[str]) -> np.ndarray:

@@ -21,6 +21,7 @@ class MapEncoder:
         palette: (classes, 3) uint8 colours, as the PNGs show them.
         model: name of the model, as every row carries it.
         run_id: name of the run, likewise.
+        grayscale: PNGs without the palette.
         stopwatch: where the seconds spent are reported.
     """
 
@@ -31,12 +32,14 @@ class MapEncoder:
         *,
         model: str,
         run_id: str,
+        grayscale: bool = False,
         stopwatch: Stopwatch | None = None,
     ) -> None:
         self._names = tuple(names)
         self._palette = palette
         self._model = model
         self._run_id = run_id
+        self._grayscale = grayscale
         self._stopwatch = stopwatch or Stopwatch()
 
     def __call__(self, batch: Any) -> pa.Table:
@@ -48,12 +51,13 @@ class MapEncoder:
             for row in range(rows):
                 if not batch["error"][row]:
                     ids = np.asarray(batch["map"][row])
-                    encoded[row] = {"bytes": encode_map(ids, self._palette), "path": None}
+                    png = encode_map(ids, self._palette, grayscale=self._grayscale)
+                    encoded[row] = {"bytes": png, "path": None}
                     classes[row] = self.classes(ids)
         self._stopwatch.report()
         columns = {
             "id": batch["id"],
-            "uri": [_without_signature(str(uri)) for uri in batch["uri"]],
+            "uri": [without_signature(str(uri)) for uri in batch["uri"]],
             "height": batch["height"],
             "width": batch["width"],
             "map": encoded,
@@ -76,7 +80,7 @@ class MapEncoder:
         ]
 
 
-def _without_signature(uri: str) -> str:
+def without_signature(uri: str) -> str:
     """Only the URLs of web servers carry secrets; other URIs are kept as they are, to the byte."""
     return presentable(uri) if uri.startswith(("http://", "https://")) else uri
 

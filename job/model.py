@@ -17,6 +17,7 @@ from job.checkpoint import Checkpoint, Origin
 from job.errors import ModelError
 from job.labels import label_names
 from job.model_files import PREPROCESSOR
+from job.wording import counted
 
 # What transformers raises on settings of the wrong kind.
 _ODD_SETTINGS = (
@@ -130,8 +131,9 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
         missing = sorted(loading["missing_keys"])
         if missing:
             raise ModelError(
-                f"{checkpoint!r} lacks {len(missing)} weights that semantic segmentation needs,"
-                f" {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
+                f"{checkpoint!r} lacks {counted(len(missing), 'weight')} that semantic"
+                f" segmentation needs, {missing[0]} among them; use a checkpoint fine-tuned for"
+                " segmentation"
             )
         return model, load_image_processor(directory)
 

@@ -15,7 +15,9 @@ from job import artifacts, receipts
 from job.checkpoint import Checkpoint, Origin
 from job.commits import Commits
 from job.config import JobConfig
+from job.dataset_card import write_card
 from job.errors import ConfigError
+from job.labels import palette
 from job.lease import Lease
 from job.manifest import Manifest, freeze
 from job.model_reading import start_reading
@@ -23,6 +25,7 @@ from job.places import open_places
 from job.receipts import Receipt
 from job.stopping import StopSignal
 from job.storage import Location
+from job.wording import counted
 
 if TYPE_CHECKING:
     from job.address import Place
@@ -109,8 +112,9 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             return receipt.ending("finished")
         place, model = look_ahead()
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
+        write_card(output, model.labels, palette(model.labels))
         say(f"{place}")
-        say(f"{len(remaining):,} of {images.images:,} images to do, with {checkpoint!r}")
+        say(f"{len(remaining):,} of {counted(images.images, 'image')} to do, with {checkpoint!r}")
         if images.left_out.total:
             say(f"left out: {images.left_out}")
         from job.execution import Execution

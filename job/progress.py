@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from job.guard import Ledger
 from job.outage import Fault, Outage, Verdict
 from job.presentable import presentable
+from job.wording import counted
 
 Style = Literal["auto", "bar", "lines", "none"]
 
@@ -222,7 +223,7 @@ def watching(
 def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") -> str:
     """One line about a run: done of total, images/s, time left, what it waits for, errors."""
     share = 100 * snapshot.done // remaining if remaining else 100
-    parts = [f"{snapshot.done:,} of {remaining:,} images ({share} %)"]
+    parts = [f"{snapshot.done:,} of {counted(remaining, 'image')} ({share} %)"]
     if snapshot.done and elapsed > 0:
         rate = snapshot.done / elapsed
         parts.append(f"{rate:.1f} images/s")

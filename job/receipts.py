@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from fsspec.implementations.local import LocalFileSystem
+
 from job.checkpoint import Origin
 from job.commits import Commits
 from job.config import JobConfig
@@ -17,6 +19,7 @@ from job.errors import OutputConflictError, StoppedError, StorageError
 from job.presentable import presentable
 from job.storage import STORAGE_ERRORS, Location
 from job.versions import versions
+from job.wording import counted
 
 if TYPE_CHECKING:
     from job.forward import Precision
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from job.model import ModelCard
 
 Status = Literal["running", "finished", "failed", "stopped"]
+# Settings as they were before receipts told of them.
+_UNSAID = {"decode": "exact", "map_png": "palette"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Receipt:
         run_id: sorts by start time.
         status: ``running`` until it ends; of a run that was killed, until the next one puts it
             right (:func:`settle`).
-        input: what was listed.
+        input: what was listed; local paths are absolute.
         model: name, revision and digest of the model.
         settings: everything else that decides what the maps are.
         images: rows of the manifest.
@@ -95,7 +100,10 @@ class Receipt:
     def how_far(self) -> str:
         """What a run that was stopped leaves, and how to go on."""
         done = self.done_before + self.maps + self.failed
-        return f"{done:,} of {self.images:,} images are committed; the same command goes on"
+        are = "is" if self.images == 1 else "are"
+        return (
+            f"{done:,} of {counted(self.images, 'image')} {are} committed; the same command goes on"
+        )
 
     def with_settings(self, settings: dict[str, Any]) -> "Receipt":
         """The same receipt, with all of the settings."""
@@ -209,7 +217,7 @@ def start(
     return Receipt(
         run_id=run_id,
         status="running",
-        input=source,
+        input=source if "://" in source else LocalFileSystem._strip_protocol(source),
         model=asdict(origin),
         settings=settings,
         images=images,
@@ -287,6 +295,7 @@ def settings_of(config: JobConfig, model: "ModelCard | None" = None) -> dict[str
         "precision": precision,
         "preprocessing": model.preprocessing if model else "auto",
         "decode": config.decode,
+        "map_png": config.map_png,
     }
 
 
@@ -305,14 +314,15 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
     run_id = min(commits).rpartition("-")[0]
     made = [file for file in _files(output) if file.path.endswith(f"/{run_id}.json")]
     for earlier in map(_read_one, made or _files(output)[:1]):
-        before = {"decode": "exact", **earlier["settings"]}  # older receipts do not say it
+        before = {**_UNSAID, **earlier["settings"]}
         settings = {
             name: before.get(name) if value == "auto" else value for name, value in settings.items()
         }
+        now = {**_UNSAID, **settings}
         differing = [
-            f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"
-            for name in sorted({*before, *settings})
-            if before.get(name) != settings.get(name)
+            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
         ]
         if earlier["model"]["digest"] != origin.digest:
             differing.insert(0, _model_difference(earlier["model"], origin))

@@ -15,6 +15,7 @@ import ray
 from job.autoscaling import Growth, NodeType, growth, is_head
 from job.config import JobConfig
 from job.errors import ConfigError
+from job.wording import counted
 
 # Loading a model takes about as long as this many images.
 IMAGES_WORTH_A_MODEL = 8
@@ -181,7 +182,7 @@ class Allotment:
         upto = "up to " if self.workers_now < self.workers else ""
         return (
             f"{upto}{self.workers} predictor{_s(self.workers)} with {device} each,"
-            f" batches of {self.batch_size}, {self.images_per_task} images per task,"
+            f" batches of {self.batch_size}, {counted(self.images_per_task, 'image')} per task,"
             f" {self.images_per_file} per file"
         )
 

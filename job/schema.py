@@ -1,9 +1,13 @@
 """Column names and Arrow schemas of everything the job writes."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from job.labels import described
 
 MANIFEST = pa.schema(
     [
@@ -31,39 +35,50 @@ ERRORS = pa.schema(
 )
 
 
+_MAPS = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("map", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        pa.field("classes", CLASSES),
+        pa.field("confidence", pa.float32()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+
+
 def _huggingface_feature(kind: pa.DataType) -> Any:
-    """The ``datasets`` feature of an Arrow type, as it stands in a schema's metadata."""
+    """The ``datasets`` feature of an Arrow type, in the form that every release of it reads."""
     if pa.types.is_list(kind):
-        return {"feature": _huggingface_feature(kind.value_type), "_type": "List"}
+        # Not {"_type": "List"}, which releases before 4 do not know.
+        return [_huggingface_feature(kind.value_type)]
     if pa.types.is_struct(kind):
         return {field.name: _huggingface_feature(field.type) for field in kind}
     names = {pa.float32(): "float32", pa.float64(): "float64"}
     return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
 
 
-def _with_huggingface_metadata(schema: pa.Schema, images: set[str]) -> pa.Schema:
-    """The schema with the metadata by which ``datasets.load_dataset`` decodes ``images``."""
+def maps(names: Sequence[str] = (), colours: np.ndarray | None = None) -> pa.Schema:
+    """The schema of ``maps/``, with what readers look for in its metadata.
+
+    ``huggingface`` makes ``datasets.load_dataset`` decode the maps; ``labels`` is JSON with the
+    id, name and color of each class.
+
+    Args:
+        names: class names by class id.
+        colours: (classes, 3) uint8, of each class; None leaves the labels out.
+    """
     features = {
-        field.name: {"_type": "Image"} if field.name in images else _huggingface_feature(field.type)
-        for field in schema
+        field.name: {"_type": "Image"} if field.name == "map" else _huggingface_feature(field.type)
+        for field in _MAPS
     }
-    metadata = json.dumps({"info": {"features": features}})
-    return schema.with_metadata({"huggingface": metadata})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    if colours is not None:
+        metadata["labels"] = json.dumps(described(names, colours), ensure_ascii=False)
+    return _MAPS.with_metadata(metadata)
 
 
-MAPS = _with_huggingface_metadata(
-    pa.schema(
-        [
-            pa.field("id", pa.int64(), nullable=False),
-            pa.field("uri", pa.string(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("map", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-            pa.field("classes", CLASSES),
-            pa.field("confidence", pa.float32()),
-            pa.field("model", pa.string(), nullable=False),
-            pa.field("run_id", pa.string(), nullable=False),
-        ]
-    ),
-    images={"map"},
-)
+MAPS = maps()

@@ -13,6 +13,7 @@ from job.labels import label_names
 from job.model import ModelSize, load_model, on_device
 from job.predictor import Predictor
 from job.stopwatch import Stopwatch
+from job.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -231,7 +232,7 @@ class SemanticSegmentationPredictor(Predictor):
 def _name_of(data: Any, rows: Sequence[int]) -> str:
     if len(rows) == 1 and "uri" in data:
         return str(data["uri"][rows[0]])
-    return f"a batch of {len(rows)} images"
+    return f"a batch of {counted(len(rows), 'image')}"
 
 
 def _sizes(data: Any, pixels: Sequence[np.ndarray]) -> list[tuple[int, int]]:

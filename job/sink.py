@@ -38,9 +38,17 @@ class MapSink(_FileDatasink):
         run_id: the run, which has to hold the lease whenever something is written.
         rows_per_file: rows to collect before a file is written and committed.
         tally: the run's :class:`job.progress.Tally` actor.
+        maps: the schema of ``maps/``, with the model's labels in its metadata.
     """
 
-    def __init__(self, output: Location, run_id: str, rows_per_file: int, tally: Any) -> None:
+    def __init__(
+        self,
+        output: Location,
+        run_id: str,
+        rows_per_file: int,
+        tally: Any,
+        maps: pa.Schema = schema.MAPS,
+    ) -> None:
         super().__init__(
             output.path,
             filesystem=output.arrow,
@@ -51,6 +59,7 @@ class MapSink(_FileDatasink):
         self._run_id = run_id
         self._rows_per_file = rows_per_file
         self._tally = tally
+        self._maps = maps
 
     @property
     def min_rows_per_write(self) -> int:
@@ -73,7 +82,7 @@ class MapSink(_FileDatasink):
         name = self.filename_provider.get_filename_for_task("", ctx.task_idx)
         rows = pa.concat_tables(tables)
         good = pa.compute.equal(rows["error"], "")
-        maps = rows.filter(good).drop_columns(["error"]).cast(schema.MAPS)
+        maps = rows.filter(good).drop_columns(["error"]).cast(self._maps)
         errors = _error_rows(rows.filter(pa.compute.invert(good)), self._run_id)
         with stopwatch.stage("write", len(rows)):
             for folder, part in (("maps", maps), ("errors", errors)):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset, TaskPoolStrategy
 
+from job import schema
 from job.batch_predictor import BatchPredictor
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
@@ -84,7 +85,13 @@ class Stages:
         )
         maps = self._predict_apart(rows) if allotment.loads_apart else self._predict(rows)
         maps.write_datasink(
-            MapSink(output, self.receipt.run_id, allotment.images_per_file, self.tally),
+            MapSink(
+                output,
+                self.receipt.run_id,
+                allotment.images_per_file,
+                self.tally,
+                schema.maps(self.model.labels, palette(self.model.labels)),
+            ),
             ray_remote_args={"num_cpus": 0, **RETRIED, **allotment.placement},
             concurrency=allotment.writers,
         )
@@ -174,5 +181,6 @@ class Stages:
             palette(self.model.labels),
             model=presentable(self.model.origin.name),
             run_id=self.receipt.run_id,
+            grayscale=self.config.map_png == "grayscale",
             stopwatch=self.stopwatch,
         )

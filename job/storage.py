@@ -26,6 +26,7 @@ from job.refusals import explain as explain
 from job.refusals import kind_of
 from job.s3 import DEFAULT_PATIENCE, S3, Patience
 from job.s3 import take_retries as take_retries
+from job.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -153,7 +154,7 @@ def _read_unchanged(path: str, etag: str | None) -> bytes:
     if etag is not None and not before == stamp(status) == etag:
         raise ChangedError(path)
     if len(data) < status.st_size:  # a mount that loses its server may end a file early
-        told = f"{len(data):,} bytes came of {status.st_size:,}"
+        told = f"{counted(len(data), 'byte')} came of {status.st_size:,}"
         raise OSError(errno.EIO, told, path)
     return data
 

@@ -10,22 +10,25 @@ from job.presentable import presentable
 from job.progress import duration
 from job.receipts import Receipt
 from job.resources import Cluster, request
-from job.verification import Verdict
+from job.verification import KINDS, Verdict
+from job.wording import counted
 
 
 def of_run(receipt: Receipt, output: str) -> str:
     """What a run has done, and where it is."""
     if receipt.remaining == 0:
         return (
-            f"Nothing to do: all {receipt.images:,} images have a map or an error row already."
+            f"Nothing to do: {_all_images(receipt.images)} a map or an error row already."
             f"\n  output  {output}"
         )
     lines = [
-        f"{receipt.maps:,} maps of {receipt.remaining:,} images in {duration(receipt.seconds)}"
-        f" ({receipt.images_per_second:.1f} images/s)"
+        f"{counted(receipt.maps, 'map')} of {counted(receipt.remaining, 'image')} in"
+        f" {duration(receipt.seconds)}",
+        f"  speed   {_speed(receipt)}",
     ]
     if receipt.done_before:
-        lines.append(f"  before  {receipt.done_before:,} images were done already")
+        were = "was" if receipt.done_before == 1 else "were"
+        lines.append(f"  before  {counted(receipt.done_before, 'image')} {were} done already")
     if receipt.errors:
         kinds = sorted(receipt.errors.items(), key=lambda item: (-item[1], item[0]))
         listed = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in kinds)
@@ -33,12 +36,27 @@ def of_run(receipt: Receipt, output: str) -> str:
     else:
         lines.append("  errors  none")
     if receipt.retries:
-        lines.append(f"  retried {receipt.retries:,} requests to storage")
+        lines.append(f"  retried {counted(receipt.retries, 'request')} to storage")
     if receipt.steady:  # shares of less than a few seconds mean little
         lines.append(f"  busy    {_busy(receipt)}")
     place = output.rstrip("/")
     lines += [f"  maps    {place}/maps/", f"  receipt {place}/runs/{receipt.run_id}.json"]
     return "\n".join(lines)
+
+
+def _all_images(count: int) -> str:
+    return "the image has" if count == 1 else f"all {count:,} images have"
+
+
+def _speed(receipt: Receipt) -> str:
+    """The rate with the time until the first maps, and the one that many images come close to."""
+    overall = f"{receipt.images_per_second:.1f} images/s"
+    first = f"{duration(receipt.first_map)} until the first maps"
+    if receipt.steady:
+        return f"{receipt.steady:.1f} images/s once under way; {overall} with the {first}"
+    if receipt.first_map:
+        return f"{overall} with the {first}; too few images to tell what many would reach"
+    return overall
 
 
 def _busy(receipt: Receipt) -> str:
@@ -80,13 +98,14 @@ def of_failure(
     lost = receipt.remaining - receipt.maps - receipt.failed
     if lost:
         return (
-            f"{lost:,} of {receipt.remaining:,} images have neither a map nor an error row. The"
-            " same command goes on with them"
+            f"{lost:,} of {counted(receipt.remaining, 'image')} {'has' if lost == 1 else 'have'}"
+            f" neither a map nor an error row. The same command goes on with"
+            f" {'it' if lost == 1 else 'them'}"
         )
     share, limit = receipt.failed / receipt.remaining, max_error_rate
     lines = [
-        f"{receipt.failed:,} of {receipt.remaining:,} images failed ({_percent(share)}), more than"
-        f" --max-error-rate {_percent(limit)}"
+        f"{receipt.failed:,} of {counted(receipt.remaining, 'image')} failed ({_percent(share)}),"
+        f" more than --max-error-rate {_percent(limit)}"
     ]
     lines += [f"  {uri}: {reason}" for uri, reason in first]
     if receipt.failed > len(first):
@@ -101,11 +120,12 @@ def _percent(share: float) -> str:
 
 def of_plan(plan: Plan) -> str:
     """What a run would do."""
-    images = plan.images
+    images, labels = plan.images, len(plan.model.labels)
     size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
     lines = [
-        f"{plan.remaining:,} images to do: {images.images:,} listed ({size}), {plan.done:,} done",
-        f"  model     {plan.model.origin.name}, {len(plan.model.labels)} classes",
+        f"{counted(plan.remaining, 'image')} to do: {images.images:,} listed ({size}),"
+        f" {plan.done:,} done",
+        f"  model     {plan.model.origin.name}, {counted(labels, 'class', 'classes')}",
         f"  cluster   {_cluster(plan.cluster)}",
         f"  resources {plan.allotment}",
     ]
@@ -119,23 +139,31 @@ def _cluster(cluster: Cluster) -> str:
     nodes = len(cluster.nodes)
     now = request(cluster.cpus, cluster.gpus) if nodes else "no node that takes tasks is up"
     if nodes:
-        now += f" on {nodes} node{'' if nodes == 1 else 's'}"
+        now += f" on {counted(nodes, 'node')}"
     if cluster.growth is None:
         return f"{now}; what it may grow to is not known here"
     kinds = [f"{kind.most:,} with {request(kind.cpus, kind.gpus)}" for kind in cluster.types]
     if not kinds:
         return now
-    return f"{now}; may grow to {cluster.growth.most_nodes:,} nodes: at most {', '.join(kinds)}"
+    most = counted(cluster.growth.most_nodes, "node")
+    return f"{now}; may grow to {most}: at most {', '.join(kinds)}"
 
 
 def of_scores(scores: Scores) -> str:
     """How good maps are: the two figures, then a line for each class."""
     lines = [
         f"pixel accuracy {scores.pixel_accuracy:.4f}, mIoU {scores.mean_iou:.4f}"
-        f" over {scores.images:,} images"
+        f" over {counted(scores.images, 'image')}"
     ]
     if scores.without_truth:
-        lines.append(f"  {scores.without_truth:,} maps have no annotation")
+        have = "has" if scores.without_truth == 1 else "have"
+        lines.append(f"  {counted(scores.without_truth, 'map')} {have} no annotation")
+    if scores.accuracy_if_shifted > scores.pixel_accuracy:
+        start, option = ("0", "without") if scores.reduced else ("1", "with")
+        lines.append(
+            f"  do the annotations count from {start}? {option} --reduce-labels the pixel accuracy"
+            f" would be {scores.accuracy_if_shifted:.4f}"
+        )
     names = [presentable(name) for name in scores.names]
     width = max(map(len, names))
     lines += [
@@ -147,13 +175,16 @@ def of_scores(scores: Scores) -> str:
 
 
 def of_comparison(comparison: Comparison) -> str:
-    """The architectures as a table, speed-up over the notebook's BatchPredictor."""
+    """The architectures as a table, speed-up over the notebook's BatchPredictor.
+
+    Rates that are of no steady state are marked, and said to be.
+    """
     rows = [("", "images/s", "first map", "peak memory", "equal pixels", "speed-up")]
     for timing in comparison.timings:
         rows.append(
             (
                 timing.name,
-                f"{timing.steady:.2f}",
+                f"{timing.steady:.2f}" if timing.settled else f"{timing.steady:.2f}?",
                 f"{timing.first_map:.1f} s",
                 f"{timing.peak_memory / 2**30:.1f} GiB",
                 f"{100 * timing.agreement:.4f} %",
@@ -161,7 +192,7 @@ def of_comparison(comparison: Comparison) -> str:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
+    table = "\n".join(
         "  ".join(
             [
                 row[0].ljust(widths[0]),
@@ -170,19 +201,28 @@ def of_comparison(comparison: Comparison) -> str:
         )
         for row in rows
     )
+    if all(timing.settled for timing in comparison.timings):
+        return table
+    return (
+        f"{table}\n? {counted(comparison.images, 'image')}"
+        f" {'is' if comparison.images == 1 else 'are'} too few for a steady state: start-up counts"
+        " in the rates and speed-ups of these. Give --images a larger number"
+    )
 
 
 def of_verdict(verdict: Verdict) -> str:
     """What an OUTPUT holds and what is wrong with it, the first few offenders named."""
     lines = [
-        f"{verdict.images:,} images: {verdict.maps:,} maps, {verdict.open_errors:,} errors,"
+        f"{counted(verdict.images, 'image')}: {counted(verdict.maps, 'map')},"
+        f" {counted(verdict.open_errors, 'error')},"
         f" {verdict.not_done:,} not done"
     ]
     for kind, (count, first) in verdict.problems.items():
-        lines.append(f"  {count:,} {kind}")
+        lines.append(f"  {counted(count, KINDS[kind], kind)}")
         lines += [f"    {presentable(offender)}" for offender in first]
         if count > len(first):
             lines.append(f"    and {count - len(first):,} more")
     if verdict.is_complete:
-        lines.append("  every image has exactly one map or error row")
+        every = "the image" if verdict.images == 1 else "every image"
+        lines.append(f"  {every} has exactly one map or error row")
     return "\n".join(lines)

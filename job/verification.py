@@ -12,6 +12,18 @@ from job.errors import StorageError
 from job.kernels.png import decode_map
 from job.storage import Location, explain
 
+# Problems by their kind, and what one of them is called.
+KINDS = {
+    "images with more than one map": "image with more than one map",
+    "rows of images that are not listed": "row of an image that is not listed",
+    "files that cannot be read": "file that cannot be read",
+    "committed images without a row": "committed image without a row",
+    "rows that were never committed": "row that was never committed",
+    "writes that were not finished": "write that was not finished",
+    "maps that do not decode": "map that does not decode",
+    "maps of another size than their row says": "map of another size than its row says",
+}
+
 
 @dataclass
 class Verdict:

@@ -171,7 +171,10 @@ def free() -> str:
     """What of the cluster nobody holds now, in words; and what its autoscaler is doing."""
     has, left = ray.cluster_resources(), ray.available_resources()
     kinds = [kind for kind in ("GPU", "CPU") if has.get(kind)]
-    parts = [f"{left.get(kind, 0):g} of {has[kind]:g} {kind}s" for kind in kinds]
+    parts = [
+        f"{left.get(kind, 0):g} of {has[kind]:g} {kind}{'' if has[kind] == 1 else 's'}"
+        for kind in kinds
+    ]
     now = f"free now: {', '.join(parts)}" if parts else "no node that takes tasks is up"
     coming = launches()
     return f"{now}; {coming}" if coming else now

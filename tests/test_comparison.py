@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +50,29 @@ def test_table_gives_each_its_speed_up_over_the_notebook(comparison: Comparison)
     assert len({len(line) for line in lines}) == 1
 
 
+def test_rates_of_too_few_images_are_marked_and_said_to_be(comparison: Comparison) -> None:
+    few = [[replace(timing, settled=timing.name == BASELINE) for timing in timings]
+           for timings in comparison.rounds]  # fmt: skip
+    table = summary.of_comparison(replace(comparison, rounds=few)).splitlines()
+    assert table[2].split()[3] == "9.00?"
+    assert "2.00?" not in table[1]
+    assert table[-1].startswith("? 70 images are too few for a steady state")
+    assert "?" not in summary.of_comparison(comparison)
+
+
+@pytest.mark.parametrize(("later", "settled"), [(3, False), (40, True)])
+def test_a_steady_state_takes_maps_after_the_first(later: int, settled: bool) -> None:
+    image = np.zeros((7, 9), np.uint8)
+
+    def way() -> Iterator[tuple[int, np.ndarray]]:
+        yield 0, image
+        time.sleep(0.3)
+        for number in range(1, later + 1):
+            yield number, image
+
+    assert timed("some", way, [image], later + 1).settled == settled
+
+
 def test_chart_is_a_picture(comparison: Comparison, tmp_path: Path) -> None:
     draw(comparison, tmp_path / "chart.png")
     with Image.open(tmp_path / "chart.png") as chart:
@@ -74,6 +100,7 @@ def test_every_architecture_gives_sequential_maps_before_it_is_rated(compared: C
     assert compared.environment["cluster"]["CPU"] == 2
     kept = json.loads(json.dumps(compared.as_dict()))
     assert kept["images"] == 12
+    assert "12 images are too few for a steady state" in summary.of_comparison(compared)
     assert kept["speedups"][BASELINE] == 1
 
 
@@ -81,5 +108,5 @@ def test_an_architecture_with_other_maps_has_no_speed() -> None:
     reference = [np.zeros((7, 9), np.uint8)]
     with pytest.raises(JobError, match="differ from sequential inference"):
         timed("wrong", lambda: iter([(0, np.ones((7, 9), np.uint8))]), reference, 1)
-    with pytest.raises(JobError, match="wrong: 1 maps of 2 images"):
+    with pytest.raises(JobError, match="wrong: 1 map of 2 images"):
         timed("wrong", lambda: iter([(0, reference[0])]), reference, 2)

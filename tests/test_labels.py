@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from job.labels import is_ade20k, label_names, palette
+from job.labels import described, distinct, is_ade20k, label_names, palette
 from tests.conftest import PHOTOS
 
 needs_files = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared files are not here")
@@ -90,3 +90,26 @@ def test_names_are_trimmed_and_in_the_order_of_their_ids() -> None:
 
 def test_an_id_without_a_name_is_called_by_its_number() -> None:
     assert label_names({0: "a", 3: "d"}) == ("a", "class 1", "class 2", "d")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], []),
+        (["a", "b"], ["a", "b"]),
+        (["a", "a", "b"], ["a (0)", "a (1)", "b"]),
+        (["a", "a", "a (1)"], ["a (0)", "a (1) (1)", "a (1)"]),
+        (["", ""], [" (0)", " (1)"]),
+    ],
+)
+def test_equal_names_are_told_apart_by_their_numbers(names: list[str], expected: list[str]) -> None:
+    assert distinct(names) == expected
+
+
+def test_classes_are_described_by_id_name_and_color() -> None:
+    names = ("sky", "sky")
+    colours = palette(names)
+    assert described(names, colours) == [
+        {"id": 0, "name": "sky", "color": colours[0].tolist()},
+        {"id": 1, "name": "sky", "color": colours[1].tolist()},
+    ]

@@ -80,6 +80,16 @@ def test_a_row_that_failed_passes_through_without_a_map() -> None:
     assert bad["uri"] == "in/1.jpg"
 
 
+def test_the_png_of_a_row_may_be_grey() -> None:
+    ids = random_map(0, 40, 60)
+    grey = MapEncoder(NAMES, COLOURS, model="a/model", run_id="run-1", grayscale=True)
+    (row,), (usual,) = (one(batch([ids], [""])).to_pylist() for one in (grey, encoder()))
+    with Image.open(io.BytesIO(row["map"]["bytes"])) as png:
+        assert png.mode == "L"
+        assert np.array_equal(np.asarray(png), ids)
+    assert {**row, "map": None} == {**usual, "map": None}
+
+
 @pytest.mark.parametrize("errors", [[], ["x"], ["x", "x"]])
 def test_batches_without_any_map_keep_the_schema(errors: list[str]) -> None:
     maps = [np.zeros((1, 1), np.uint8)] * len(errors)

@@ -95,6 +95,20 @@ def test_a_realistic_map_is_little_larger_than_pillows() -> None:
     assert len(encode_map(ids, PALETTE)) < 1.5 * len(encode_map_reference(ids, PALETTE))
 
 
+@pytest.mark.parametrize("palette", [None, PALETTE[:150]])
+def test_a_grey_map_has_the_same_pixels_and_no_colours(palette: np.ndarray | None) -> None:
+    ids = np.random.default_rng(3).integers(0, 256, (40, 60)).astype(np.uint8)
+    for encode in (encode_map, encode_map_reference):
+        png = encode(ids, palette, grayscale=True)
+        with Image.open(io.BytesIO(png)) as image:
+            assert image.mode == "L"
+            assert np.array_equal(np.asarray(image), ids)
+            assert np.array_equal(np.asarray(image.convert("RGB")), np.stack([ids] * 3, -1))
+        assert np.array_equal(decode_map(png), ids)
+    wide = np.array([[299, 0]], np.uint16)
+    assert encode_map(wide, grayscale=True) == encode_map(wide)
+
+
 @pytest.mark.parametrize(
     ("ids", "palette", "message"),
     [

@@ -27,6 +27,7 @@ SETTINGS = {
     "precision": "float32",
     "preprocessing": "SegformerImageProcessorPil",
     "decode": "exact",
+    "map_png": "palette",
 }
 
 
@@ -195,8 +196,8 @@ def test_the_same_model_and_settings_go_on(output: Location) -> None:
     check_same_maps(output, moved, SETTINGS)
 
 
-def test_a_receipt_from_before_jpegs_could_be_reduced_is_of_exact_ones(output: Location) -> None:
-    older = {name: value for name, value in SETTINGS.items() if name != "decode"}
+def test_what_older_receipts_do_not_say_was_the_default(output: Location) -> None:
+    older = {n: value for n, value in SETTINGS.items() if n not in ("decode", "map_png")}
     started(settings=older).write(output)
     leave_a_commit(output)
     check_same_maps(output, ORIGIN, SETTINGS)
@@ -222,6 +223,11 @@ def test_a_receipt_from_before_jpegs_could_be_reduced_is_of_exact_ones(output: L
         (ORIGIN, {**SETTINGS, "folded": True}, "folded was None and is now True"),
         (ORIGIN, {**SETTINGS, "decode": "reduced"}, "decode was 'exact' and is now 'reduced'"),
         (
+            ORIGIN,
+            {**SETTINGS, "map_png": "grayscale"},
+            "map_png was 'palette' and is now 'grayscale'",
+        ),
+        (
             Origin("b/model", None, "2"),
             {**SETTINGS, "preprocessing": "Other"},
             "the model was .*; preprocessing was 'SegformerImageProcessorPil' and is now 'Other'",
@@ -246,6 +252,17 @@ def test_auto_is_what_the_first_run_has_settled(output: Location) -> None:
     assert auto["precision"] == "auto", "the caller's settings are left as they are"
     with pytest.raises(OutputConflictError, match="'bfloat16' and is now 'float32'"):
         check_same_maps(output, ORIGIN, SETTINGS)
+
+
+def test_a_receipt_names_its_input_wherever_it_is_read_from(tmp_path: Path) -> None:
+    card = ModelCard(origin=ORIGIN, labels=("a",), size=None, preprocessing="P")
+    for source, said in (
+        ("in/", str(Path.cwd() / "in")),
+        (str(tmp_path / "*.jpg"), str(tmp_path / "*.jpg")),
+        ("s3://bucket/in/", "s3://bucket/in/"),
+    ):
+        receipt = receipts.start("run-1", source, card, SETTINGS, images=1, done_before=0)
+        assert receipt.input == said
 
 
 def test_the_settings_are_those_that_decide_what_the_maps_are(model_dir: Path) -> None:

@@ -1,18 +1,25 @@
 """Summary: a run that is not good says which option decided, the first images and where all are."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from job import artifacts, summary
+from job.evaluation import Scores
 from job.receipts import Receipt
 from job.sink import _error_rows, _parquet
 from job.storage import locate
+from job.verification import KINDS, Verdict
 
 
-def receipt(maps: int, errors: dict[str, int], images: int, done_before: int = 0) -> Receipt:
-    counts = {"maps": maps, "images": images, "done_before": done_before}
+def receipt(
+    maps: int, errors: dict[str, int], images: int, done_before: int = 0, **more: Any
+) -> Receipt:
+    counts = {"maps": maps, "images": images, "done_before": done_before, **more}
     return Receipt("run-1", "finished", "in", {}, {}, errors=errors, **counts)
 
 
@@ -50,3 +57,43 @@ def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
         *(f"run-1/1/{number}.jpg" for number in range(2)),
     ]
     assert {reason for _, reason in found} == {"why"}
+
+
+def test_the_rate_once_under_way_and_the_rate_with_start_up_are_both_told() -> None:
+    found = receipt(36, {}, 36, seconds=14.0, first_map=9.0, steady=12.04)
+    assert summary.of_run(found, "out").splitlines()[:2] == [
+        "36 maps of 36 images in 14 s",
+        "  speed   12.0 images/s once under way; 2.6 images/s with the 9 s until the first maps",
+    ]
+
+
+def test_maps_that_all_come_at_once_have_no_rate_under_way() -> None:
+    found = receipt(5, {}, 5, seconds=10.0, first_map=9.0)
+    assert summary.of_run(found, "out").splitlines()[1] == (
+        "  speed   0.5 images/s with the 9 s until the first maps; too few images to tell what many"
+        " would reach"
+    )
+    nothing = receipt(0, {"empty": 5}, 5, seconds=10.0)
+    assert summary.of_run(nothing, "out").splitlines()[1] == "  speed   0.5 images/s"
+
+
+def test_one_of_anything_is_singular() -> None:
+    scores = Scores(np.eye(1, dtype=np.int64), ("sky",), images=1, without_truth=1)
+    verdict = Verdict(1, 1, 1, 1)
+    for kind in KINDS:
+        verdict.blame(kind, ["x"])
+    texts = [
+        summary.of_run(receipt(1, {}, 1, seconds=1.0, retries=1), "out"),
+        summary.of_run(receipt(1, {}, 2, done_before=1, seconds=1.0), "out"),
+        summary.of_run(receipt(0, {}, 1, done_before=1), "out"),
+        summary.of_failure(receipt(0, {"empty": 1}, 1), "out", 0.0, []),
+        summary.of_failure(receipt(0, {}, 1), "out", 0.0, []),
+        summary.of_scores(scores),
+        summary.of_verdict(verdict),
+        summary.of_verdict(Verdict(1, 1)),
+        receipt(1, {}, 1).how_far,
+    ]
+    for text in texts:
+        assert not re.search(r"(?<![\d,.])1 (images|maps|errors|files|rows|writes|requests)", text)
+    assert "2 images" in summary.of_verdict(Verdict(2, 2))
+    assert set(verdict.problems) == set(KINDS)

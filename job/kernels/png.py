@@ -19,13 +19,16 @@ _UP = 2  # filter type: each byte minus the one above it
 _LEVEL = 1
 
 
-def encode_map(ids: np.ndarray, palette: np.ndarray | None = None) -> bytes:
+def encode_map(
+    ids: np.ndarray, palette: np.ndarray | None = None, *, grayscale: bool = False
+) -> bytes:
     """Encode a map as a PNG whose pixel values are its class ids.
 
     Args:
         ids: (H, W) uint8 becomes a paletted PNG, 8 bits a pixel; (H, W) uint16 a greyscale PNG
             of 16 bits a pixel, for PNG has no palettes beyond 256 colours.
         palette: (n, 3) uint8, the RGB colour of each class, 1 to 256 of them. Unused for uint16.
+        grayscale: no palette, also for uint8: the pixels are the same, and not shown in colours.
 
     Raises:
         ValueError: ids or palette have another shape or dtype, or an id has no colour.
@@ -38,6 +41,9 @@ def encode_map(ids: np.ndarray, palette: np.ndarray | None = None) -> bytes:
         header = struct.pack(">IIBBBBB", width, height, 16, _GREYSCALE, 0, 0, 0)
         colours = b""
         samples = ids.astype(">u2", order="C").view(np.uint8)
+    elif grayscale:
+        header = struct.pack(">IIBBBBB", width, height, 8, _GREYSCALE, 0, 0, 0)
+        colours, samples = b"", ids
     else:
         header = struct.pack(">IIBBBBB", width, height, 8, _PALETTED, 0, 0, 0)
         colours = _chunk(b"PLTE", _palette_bytes(ids, palette))
@@ -58,11 +64,13 @@ def encode_map(ids: np.ndarray, palette: np.ndarray | None = None) -> bytes:
     )
 
 
-def encode_map_reference(ids: np.ndarray, palette: np.ndarray | None = None) -> bytes:
+def encode_map_reference(
+    ids: np.ndarray, palette: np.ndarray | None = None, *, grayscale: bool = False
+) -> bytes:
     """Do what `encode_map` does with Pillow's encoder: the same pixels, not the same bytes."""
     _check_ids(ids)
     image = Image.fromarray(ids)
-    if ids.dtype == np.uint8:
+    if ids.dtype == np.uint8 and not grayscale:
         image.putpalette(_palette_bytes(ids, palette))
     file = io.BytesIO()
     image.save(file, "PNG")
