@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from job import artifacts, schema
+from job.commits import Commits
 from job.dataset_card import CARD, LABELS, SCHEMA, card, read_labels, write_card
 from job.errors import OutputConflictError, StorageError
 from job.labels import palette
 from job.maps import MapEncoder
-from job.sink import Commits, _parquet
+from job.sink import _parquet
 from job.storage import Location, locate
 from tests.conftest import S3
 
