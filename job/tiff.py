@@ -56,6 +56,7 @@ class Page:
     """What the tags of the first page say; missing ones have the standard's default."""
 
     order: str
+    is_big: bool
     tags: dict[int, np.ndarray]
 
     def number(self, tag: int, default: int) -> int:
@@ -95,6 +96,10 @@ class Page:
     @cached_property
     def colours(self) -> int:
         return self.number(262, _BLACK_IS_ZERO)
+
+    @cached_property
+    def is_big_endian_bigtiff(self) -> bool:
+        return self.is_big and self.order == ">"
 
     @cached_property
     def is_planar(self) -> bool:
@@ -163,16 +168,18 @@ def page(data: bytes) -> Page | None:
             tags[tag] = np.frombuffer(data, dtype, number, value)
     except struct.error:
         return None
-    return Page(order, tags)
+    return Page(order, version == 43, tags)
 
 
 def suits_pillow(of: Page) -> bool:
     """Whether Pillow reads such a page, and rightly."""
     if of.compression not in _UNPACKED_HERE:
         return True  # or nobody does
-    if of.compression == _WEBP or _is_sparse(of) or of.bands > 4:
-        return False
+    if of.compression == _WEBP or _is_sparse(of) or of.bands > 4 or of.is_big_endian_bigtiff:
+        return _YCBCR == of.colours  # which is not read here
     if of.sample_format == _UINT and of.bits in (1, 2, 4, 8):
+        if of.colours == _RGB and (of.bits < 8 or of.is_planar and of.bands > 3):
+            return False
         if of.colours == _PALETTE:
             return of.bands > 1 or int(of.tags.get(320, np.array([256])).max(initial=0)) > 255
         return of.colours not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) or of.bands <= 2
