@@ -76,9 +76,11 @@ def _mode(boxes: bytes, pixels: np.ndarray) -> str:
     if pixels.ndim == 2:
         return "L"
     colour = boxes.find(b"colr")
-    is_ycc = colour >= 0 and boxes[colour + 4 : colour + 5] == b"\1" and boxes[
-        colour + 7 : colour + 11
-    ] == b"\0\0\0\x12"
+    is_ycc = (
+        colour >= 0
+        and boxes[colour + 4 : colour + 5] == b"\1"
+        and boxes[colour + 7 : colour + 11] == b"\0\0\0\x12"
+    )
     return "YCbCr" if is_ycc else "RGB"
 
 

@@ -203,7 +203,7 @@ def unsupported(of: Page) -> ImageError | None:
         what = f"of an unknown compression ({of.compression})"
     if of.colours in _COLOURS:
         what = f"of {_COLOURS[of.colours]}"
-    elif of.bits not in (1, 2, 4, 8):
+    elif of.bits not in (1, 2, 4, 8) and (what or not suits_pillow(of)):
         what = f"{_described(of)}{f', {what}' if what else ''}"
     return ImageError("unsupported", f"a TIFF {what}, which cannot be decoded") if what else None
 
@@ -298,9 +298,7 @@ def _kept_bands(of: Page) -> range:
     raise unsupported(of) or _cannot(of)
 
 
-def _fill(
-    levels: np.ndarray, kept: range, data: bytes, of: Page, pixel_limit: int
-) -> None:
+def _fill(levels: np.ndarray, kept: range, data: bytes, of: Page, pixel_limit: int) -> None:
     """Unpack all strips or tiles into the picture."""
     across, down = of.segment_size
     columns, rows = -(-of.width // across), -(-of.height // down)
@@ -388,9 +386,7 @@ def _samples(packed: bytes, width: int, height: int, of: Page, pixel_limit: int)
     return samples
 
 
-def _float_predicted(
-    unpacked: bytes, width: int, height: int, bands: int, item: int
-) -> np.ndarray:
+def _float_predicted(unpacked: bytes, width: int, height: int, bands: int, item: int) -> np.ndarray:
     """Undo predictor 3: differences of bytes, sorted by significance (Adobe, TIFF note 3)."""
     rows = np.frombuffer(unpacked, np.uint8).reshape(height, width * item, bands)
     rows = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, item, width * bands)
