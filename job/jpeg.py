@@ -162,7 +162,9 @@ def _decoded(
     """The pixels, until the next call of this thread; or libjpeg's first remark on them."""
     import simplejpeg
 
-    least = {} if divisor == 1 else {"min_width": width, "min_height": height}
+    least: dict[str, object] = {}
+    if divisor > 1:
+        least = {"min_width": width, "min_height": height}
     if width * height * 4 <= _KEPT_BYTES:
         least["buffer"] = _kept_buffer()
     try:
@@ -202,7 +204,7 @@ def _refuse_lost_parts(remark: str, head: Header, jpeg: bytes, space: str) -> No
         jpeg = b"\xff\xd8" + b"".join(plain) + scan
         remark = _remark(jpeg, space)
         found = re.match(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(\w+)", remark)
-    if "premature end" in remark.lower() or "instead of RST" in remark and "0xd9" in remark:
+    if "premature end" in remark.lower() or ("instead of RST" in remark and "0xd9" in remark):
         if not _are_only_markers_lost(head, scan, space):
             raise ImageError("truncated", "a part of the picture is missing (premature end)")
     elif "bad Huffman code" in remark or "bad arithmetic code" in remark:
@@ -250,7 +252,7 @@ def _are_only_markers_lost(head: Header, scan: bytes, space: str) -> bool:
         )
         if place < len(numbers) and after != (before + 1) % 8
     ]
-    if not 0 <= lost <= max(1, expected * _LOST_SHARE) or not wrong and not lost:
+    if not 0 <= lost <= max(1, expected * _LOST_SHARE) or (not wrong and not lost):
         return False
     return _others_are_sound(head, scan, pieces, set(wrong), space, expected)
 
@@ -280,7 +282,7 @@ def _others_are_sound(
     expected: int,
 ) -> bool:
     """Whether all pieces decode but those whose marker is lost, each of them by itself."""
-    spoilt = {place for place in wrong} | {place + 1 for place in wrong}
+    spoilt = set(wrong) | {place + 1 for place in wrong}
     if len(pieces) < expected and not wrong:
         spoilt.add(len(pieces) - 1)
     sound = [piece for place, piece in enumerate(pieces[:-1]) if place not in spoilt]

@@ -23,8 +23,20 @@ _MOST_SEGMENTS = 400_000
 _BYTES_PER_PIXEL = 24  # of one strip or tile, at the most
 
 _TYPES = {
-    **{1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4"},
-    **{12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"},
+    1: "u1",
+    2: "u1",
+    3: "u2",
+    4: "u4",
+    6: "i1",
+    7: "u1",
+    8: "i2",
+    9: "i4",
+    11: "f4",
+    12: "f8",
+    13: "u4",
+    16: "u8",
+    17: "i8",
+    18: "u8",
 }
 _WANTED = frozenset(
     (
@@ -176,9 +188,9 @@ def suits_pillow(of: Page) -> bool:
     if of.compression not in _UNPACKED_HERE:
         return True  # or nobody does
     if of.compression == _WEBP or _is_sparse(of) or of.bands > 4 or of.is_big_endian_bigtiff:
-        return _YCBCR == of.colours  # which is not read here
+        return of.colours == _YCBCR  # which is not read here
     if of.sample_format == _UINT and of.bits in (1, 2, 4, 8):
-        if of.colours == _RGB and (of.bits < 8 or of.is_planar and of.bands > 3):
+        if of.colours == _RGB and (of.bits < 8 or (of.is_planar and of.bands > 3)):
             return False
         if of.colours == _PALETTE:
             return of.bands > 1 or int(of.tags.get(320, np.array([256])).max(initial=0)) > 255
