@@ -176,7 +176,7 @@ def _png(data: bytes, pixel_limit: int) -> Image.Image:
     except Exception as error:
         # Metadata that is malformed, or inflates to megabytes, is no reason to lose the picture.
         plain = png_chunks.essential(data)
-        if plain == data or (opened and "MAX_TEXT_" not in str(error)):
+        if plain == data or (opened and isinstance(error, OSError)):  # of the pixels
             raise
         return _png(plain, pixel_limit)
     if image.format == "PNG":

@@ -22,6 +22,7 @@ _MOST_SEGMENTS = 1000
 _MOST_SCANS = 100
 # Of a picture in intervals that restart markers divide: what may be gone with such markers.
 _LOST_SHARE = 0.02
+_ZEROS = bytes(64)
 # Room for the pixels of an ordinary photograph.
 _KEPT_BYTES = 16 << 20
 _kept = threading.local()
@@ -161,7 +162,9 @@ def _decoded(
     """The pixels, until the next call of this thread; or libjpeg's first remark on them."""
     import simplejpeg
 
-    least = {} if divisor == 1 else {"min_width": width, "min_height": height}
+    least: dict[str, object] = {}
+    if divisor > 1:
+        least = {"min_width": width, "min_height": height}
     if width * height * 4 <= _KEPT_BYTES:
         least["buffer"] = _kept_buffer()
     try:
@@ -210,7 +213,11 @@ def _refuse_lost_parts(remark: str, head: Header, jpeg: bytes, space: str) -> No
     elif "instead of RST" in remark or (found and 0xD0 <= int(found[2], 16) <= 0xD7):
         if not _are_only_markers_lost(head, scan, space):
             raise ImageError("corrupt", "the file is damaged (parts between restart markers)")
-    elif found and not _is_filling(int(found[1]), scan, int(found[2], 16)):
+    elif (
+        found
+        and not _is_filling(int(found[1]), scan, int(found[2], 16))
+        and not _are_only_markers_lost(head, scan, space)
+    ):
         raise ImageError(
             "corrupt", f"the file is damaged ({found[1]} bytes of picture data are left over)"
         )
@@ -231,8 +238,10 @@ def _is_filling(count: int, scan: bytes, marker: int) -> bool:
 def _are_only_markers_lost(head: Header, scan: bytes, space: str) -> bool:
     """Whether no more than restart markers are lost, and the pixels next to them."""
     interval, frame = head.restart_interval, head.frame
-    if not interval or frame is None or scan.count(b"\xff\xda") != 1:
+    if not interval or frame is None:
         return False
+    if scan.count(b"\xff\xda") != 1:
+        return _is_one_marker_lost(scan)
     pieces, numbers = _pieces(scan)
     expected = -(-_units(frame[1]) // interval)
     lost = expected - len(pieces)
@@ -248,6 +257,22 @@ def _are_only_markers_lost(head: Header, scan: bytes, space: str) -> bool:
     return _others_are_sound(head, scan, pieces, set(wrong), space, expected)
 
 
+def _is_one_marker_lost(scans: bytes) -> bool:
+    """Whether the restart markers of several scans are in order but for a single one."""
+    expected, place, breaks = 0, 0, []
+    for number, (at, code) in enumerate(_markers(scans, 0)):
+        if code == 0xDA:
+            expected = 0
+        elif 0xD0 <= code <= 0xD7:
+            if code - 0xD0 != expected:
+                breaks.append(number)
+                if _ZEROS in scans[place : at + 4096]:
+                    return False
+            expected = (code - 0xD0 + 1) % 8
+        place = at
+    return bool(breaks) and len(breaks) <= 2 and breaks[-1] - breaks[0] < 2
+
+
 def _others_are_sound(
     head: Header,
     scan: bytes,
@@ -257,12 +282,16 @@ def _others_are_sound(
     expected: int,
 ) -> bool:
     """Whether all pieces decode but those whose marker is lost, each of them by itself."""
-    spoilt = {place for place in wrong} | {place + 1 for place in wrong}
+    spoilt = set(wrong) | {place + 1 for place in wrong}
     if len(pieces) < expected and not wrong:
         spoilt.add(len(pieces) - 1)
     sound = [piece for place, piece in enumerate(pieces[:-1]) if place not in spoilt]
     if not sound:
         return expected <= 3
+    if any(_ZEROS in pieces[place] for place in spoilt if place < len(pieces)) and not any(
+        _ZEROS in piece for piece in sound
+    ):
+        return False  # more than a marker is overwritten
     whole = (sound * (1 + expected // len(sound)))[: expected - 1]
     last = pieces[-1] if len(pieces) - 1 not in spoilt else None
     body = b"".join(piece + bytes([0xFF, 0xD0 + number % 8]) for number, piece in enumerate(whole))

@@ -68,6 +68,7 @@ class Page:
     """What the tags of the first page say; missing ones have the standard's default."""
 
     order: str
+    is_big: bool
     tags: dict[int, np.ndarray]
 
     def number(self, tag: int, default: int) -> int:
@@ -107,6 +108,10 @@ class Page:
     @cached_property
     def colours(self) -> int:
         return self.number(262, _BLACK_IS_ZERO)
+
+    @cached_property
+    def is_big_endian_bigtiff(self) -> bool:
+        return self.is_big and self.order == ">"
 
     @cached_property
     def is_planar(self) -> bool:
@@ -175,16 +180,18 @@ def page(data: bytes) -> Page | None:
             tags[tag] = np.frombuffer(data, dtype, number, value)
     except struct.error:
         return None
-    return Page(order, tags)
+    return Page(order, version == 43, tags)
 
 
 def suits_pillow(of: Page) -> bool:
     """Whether Pillow reads such a page, and rightly."""
     if of.compression not in _UNPACKED_HERE:
         return True  # or nobody does
-    if of.compression == _WEBP or _is_sparse(of) or of.bands > 4:
-        return False
+    if of.compression == _WEBP or _is_sparse(of) or of.bands > 4 or of.is_big_endian_bigtiff:
+        return of.colours == _YCBCR  # which is not read here
     if of.sample_format == _UINT and of.bits in (1, 2, 4, 8):
+        if of.colours == _RGB and (of.bits < 8 or (of.is_planar and of.bands > 3)):
+            return False
         if of.colours == _PALETTE:
             return of.bands > 1 or int(of.tags.get(320, np.array([256])).max(initial=0)) > 255
         return of.colours not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) or of.bands <= 2
@@ -208,7 +215,7 @@ def unsupported(of: Page) -> ImageError | None:
         what = f"of an unknown compression ({of.compression})"
     if of.colours in _COLOURS:
         what = f"of {_COLOURS[of.colours]}"
-    elif of.bits not in (1, 2, 4, 8):
+    elif of.bits not in (1, 2, 4, 8) and (what or not suits_pillow(of)):
         what = f"{_described(of)}{f', {what}' if what else ''}"
     return ImageError("unsupported", f"a TIFF {what}, which cannot be decoded") if what else None
 

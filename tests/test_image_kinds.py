@@ -1,0 +1,373 @@
+"""Kinds of image files that come out wrong elsewhere: each decodes right, or says its true sort.
+
+The files are made here, by other people's encoders. Those of the shared collection are compared
+with its own truth.
+"""
+
+import gzip
+import io
+import re
+import struct
+import zlib
+
+import imagecodecs
+import numpy as np
+import pillow_heif
+import pytest
+import tifffile
+from PIL import Image
+
+from job.errors import ImageError
+from job.images import EXTENSIONS, decode, decode_reduced, to_array
+from tests.conftest import PHOTOS, picture
+from tests.hostile import chunk, originals, png, saved, scene
+
+AWKWARD = PHOTOS / "awkward"
+HEIGHT, WIDTH = 48, 80
+ACROSS, DOWN = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+GREY = (ACROSS * 255 // (WIDTH - 1)).astype(np.uint8)
+COLOURS = np.dstack([GREY, DOWN * 255 // (HEIGHT - 1), 255 - GREY]).astype(np.uint8)
+LAYOUTS = [
+    {},
+    {"rowsperstrip": 7},
+    {"tile": (32, 32)},
+    {"compression": "zlib", "predictor": True},
+    {"compression": "lzw", "predictor": True, "tile": (16, 16), "byteorder": ">"},
+    {"compression": "zstd", "bigtiff": True, "byteorder": ">"},
+    {"compression": "packbits", "rowsperstrip": 5},
+]
+
+
+def wide(levels: np.ndarray, bits: int) -> np.ndarray:
+    """8-bit levels as samples of 16, 32 or 64 bits."""
+    factor = np.uint64(((1 << bits) - 1) // 255)
+    return (levels.astype(np.uint64) * factor).astype(f"u{bits // 8}")
+
+
+def tif(samples: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, **options)
+    return buffer.getvalue()
+
+
+def error_of(data: bytes, **options: int) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data, **options)
+    return caught.value
+
+
+def assert_shows(data: bytes, expected: np.ndarray, tolerance: int = 1) -> None:
+    found = to_array(decode(data)).astype(int)
+    expected = expected if expected.ndim == 3 else np.dstack([expected] * 3)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected.astype(int)).max() <= tolerance
+
+
+# The shared collection
+
+REFUSED = {
+    "d_png_short_valid_stream.png": ("truncated", "rows of the picture are missing"),
+    "j_12bit.jpg": ("unsupported", "a JPEG of 12 bits"),
+    "j_big_cut_half_eoi.jpg": ("truncated", "premature end"),
+    "j_big_zero_mid.jpg": ("truncated", "premature end"),
+}
+
+
+@pytest.mark.skipif(not AWKWARD.is_dir(), reason="the shared pictures are not here")
+def test_the_shared_awkward_files_are_right_or_say_why_not() -> None:
+    files = [path for path in sorted(AWKWARD.iterdir()) if path.suffix not in ("", ".md")]
+    assert len(files) >= 22
+    for path in files:
+        data, truth = path.read_bytes(), AWKWARD / "truth" / f"{path.name}.png"
+        if path.name in REFUSED:
+            error = error_of(data)
+            kind, words = REFUSED[path.name]
+            assert (error.kind, words in error.message) == (kind, True), path.name
+        elif truth.exists():
+            with Image.open(truth) as image:
+                assert_shows(data, np.asarray(image.convert("RGB")))
+        elif path.name == "x_jp2_grey9.jp2":
+            assert_shows(data, (np.arange(512).reshape(16, 32) >> 1).astype(np.uint8))
+        else:
+            assert to_array(decode(data)).shape == (HEIGHT, WIDTH, 3), path.name
+
+
+# TIFF
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_tiffs_of_any_width_layout_and_meaning_show_their_colours(
+    bits: int, layout: dict[str, object]
+) -> None:
+    assert_shows(tif(wide(GREY, bits), photometric="minisblack", **layout), GREY)
+    assert_shows(tif(wide(255 - GREY, bits), photometric="miniswhite", **layout), GREY)
+    inks = np.dstack([255 - COLOURS, np.zeros_like(GREY)])
+    near_infrared = np.dstack([COLOURS, GREY])
+    for planes in ("contig", "separate"):
+        options = {"planarconfig": planes, **layout}
+
+        def placed(samples: np.ndarray, planes: str = planes) -> np.ndarray:
+            samples = wide(samples, bits)
+            return samples if planes == "contig" else np.moveaxis(samples, 2, 0).copy()
+
+        assert_shows(tif(placed(COLOURS), photometric="rgb", **options), COLOURS)
+        assert_shows(tif(placed(inks), photometric="separated", **options), COLOURS)
+        for extra in ("unspecified", "unassalpha"):
+            data = tif(placed(near_infrared), photometric="rgb", extrasamples=[extra], **options)
+            assert_shows(data, COLOURS)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 9, 10, 12, 14])
+def test_packed_samples_keep_their_brightest_bits(bits: int) -> None:
+    most = (1 << bits) - 1
+    levels = (ACROSS * most // (WIDTH - 1)).astype(np.uint16 if bits > 8 else np.uint8)
+    expected = levels >> (bits - 8) if bits > 8 else levels.astype(int) * 255 // most
+    grey = {"bitspersample": bits, "rowsperstrip": 5}
+    assert_shows(tif(levels, photometric="minisblack", **grey), expected)
+    assert_shows(tif(most - levels, photometric="miniswhite", **grey), expected)
+    colours = np.dstack([levels, levels * 0, levels])
+    shown = np.dstack([expected, expected * 0, expected])
+    assert_shows(tif(colours, photometric="rgb", bitspersample=bits), shown)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_floats_are_scaled_by_the_range_that_most_of_them_keep_to(
+    kind: str, layout: dict[str, object]
+) -> None:
+    unit = (GREY / 255).astype(kind)
+    odd, shown = unit.copy(), GREY.copy()
+    for place, value in enumerate([1.0002, 40.0, np.inf, np.nan, -np.inf]):
+        odd[place, 3], shown[place, 3] = value, 255 if value > 0 else 0
+    assert_shows(tif(unit, photometric="minisblack", **layout), GREY)
+    assert_shows(tif(odd, photometric="minisblack", **layout), shown)
+    assert_shows(tif(1 - unit, photometric="miniswhite", **layout), GREY)
+    assert_shows(tif(GREY.astype(kind), photometric="minisblack", **layout), GREY)
+    assert_shows(tif((COLOURS / 255).astype(kind), photometric="rgb", **layout), COLOURS)
+
+
+@pytest.mark.parametrize("value", [-9999.0, 9999.0, 3.4028235e38])
+def test_what_gdal_calls_no_data_is_black_and_has_no_say(value: float) -> None:
+    levels, shown = (GREY / 255).astype(np.float32), GREY.copy()
+    levels[10:30], shown[10:30] = value, 0
+    tag = (42113, 2, 0, str(value), True)
+    assert_shows(tif(levels, photometric="minisblack", extratags=[tag]), shown)
+
+
+def test_palettes_of_8_and_of_16_bits_show_the_same_colours() -> None:
+    table = np.array([np.arange(256), 255 - np.arange(256), np.full(256, 7)], np.uint16)
+    expected = table.T[GREY].astype(np.uint8)
+    for colours in (table, table * 257):
+        assert_shows(tif(GREY, photometric="palette", colormap=colours), expected)
+
+
+def test_bands_that_are_no_colours_are_named_and_not_guessed() -> None:
+    three = tif(COLOURS, photometric="minisblack", planarconfig="contig")
+    assert_shows(three, COLOURS)
+    for bands in (4, 13):
+        for kind in (np.uint8, np.uint16):
+            samples = np.zeros((HEIGHT, WIDTH, bands), kind)
+            error = error_of(tif(samples, photometric="minisblack", planarconfig="contig"))
+            assert error.kind == "unsupported"
+            assert f"a TIFF of {bands} bands" in error.message
+
+
+@pytest.mark.parametrize(
+    ("options", "sort"),
+    [
+        ({"photometric": 32845}, "LogLuv"),
+        ({"compression": "lerc", "photometric": "rgb"}, "LERC"),
+        ({"compression": "jpegxl", "photometric": "rgb"}, "JPEG XL"),
+        ({"compression": "jpeg2000", "photometric": "rgb"}, "JPEG 2000"),
+    ],
+)
+def test_a_sound_tiff_that_cannot_be_decoded_is_not_called_damaged(
+    options: dict[str, object], sort: str
+) -> None:
+    error = error_of(tif(COLOURS, **options))
+    assert (error.kind, sort in error.message) == ("unsupported", True)
+
+
+def test_webp_within_a_tiff_is_decoded() -> None:
+    data = tif(COLOURS, photometric="rgb", compression="webp", compressionargs={"level": 101})
+    assert np.abs(to_array(decode(data)).astype(int) - COLOURS).mean() < 4
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_a_tiff_is_refused_by_its_header_before_anything_is_unpacked(bits: int) -> None:
+    data = tif(wide(COLOURS, bits), photometric="rgb", planarconfig="contig", compression="zlib")
+    assert error_of(data, pixel_limit=HEIGHT * WIDTH - 1).kind == "too_large"
+    for cut in (0.4, 0.7):
+        assert error_of(data[: int(len(data) * cut)]).kind in {"truncated", "corrupt"}
+
+
+# JPEG
+
+
+def entropy_coded(jpeg: bytes) -> int:
+    """Where the data of the first scan begins."""
+    scan = jpeg.index(b"\xff\xda")
+    return scan + 2 + int.from_bytes(jpeg[scan + 2 : scan + 4])
+
+
+@pytest.mark.parametrize("side", [None, 32])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": 0, "optimize": True},
+        {"restart_marker_rows": 1},
+        {"restart_marker_blocks": 5},
+    ],
+    ids=str,
+)
+def test_a_damaged_jpeg_that_still_has_its_end_marker_is_refused(
+    options: dict[str, object], side: int | None
+) -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        data = saved(Image.fromarray(picture(5, 320, 480)).convert(mode), "JPEG", **options)
+        begin = entropy_coded(data)
+        half = (begin + len(data)) // 2
+        assert decode_reduced(data, side)[0].mode == "RGB"
+        cut = data[:half].rstrip(b"\xff") + b"\xff\xd9"
+        with pytest.raises(ImageError) as caught:
+            decode_reduced(cut, side)
+        assert caught.value.kind in {"truncated", "corrupt"}
+    zeroed = data[: half - 1000] + bytes(2000) + data[half + 1000 :]
+    with pytest.raises(ImageError):
+        decode_reduced(zeroed, side)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=str)
+def test_a_lost_restart_marker_alone_costs_no_picture(options: dict[str, object]) -> None:
+    image = Image.fromarray(picture(5, 320, 480))
+    data = saved(image, "JPEG", restart_marker_rows=1, **options)
+    begin = entropy_coded(data)
+    for found in list(re.finditer(rb"\xff[\xd0-\xd7]", data))[1:9:3]:
+        at = found.start()
+        assert at > begin
+        for damaged in (
+            data[:at] + data[at + 2 :],
+            data[: at + 1] + bytes([0xD0 + (data[at + 1] + 3) % 8]) + data[at + 2 :],
+        ):
+            assert decode(damaged).size == (480, 320)
+
+
+def test_filling_and_odd_segments_of_a_sound_jpeg_cost_no_picture() -> None:
+    data = saved(scene(), "JPEG")
+    expected = to_array(decode(data))
+    odd_adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x07"
+    for sound in (
+        data[:-2] + b"\0" * 9 + b"\xff\xd9",
+        data[:-2] + b"\x5a\xff\xd9",
+        data + b"whatever else",
+        data[:2] + odd_adobe + data[2:],
+    ):
+        assert np.array_equal(to_array(decode(sound)), expected)
+
+
+def test_ordinary_jpegs_are_equal_to_pillows_to_the_pixel() -> None:
+    image = Image.fromarray(picture(6, 331, 473))
+    for mode in ("RGB", "L", "CMYK"):
+        for options in (
+            *({"subsampling": number} for number in range(3)),
+            *({"progressive": True}, {"optimize": True, "quality": 30}, {"keep_rgb": True}),
+        ):
+            data = saved(image.convert(mode), "JPEG", **options)
+            expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            assert np.array_equal(to_array(decode(data)), expected), (mode, options)
+
+
+def test_jpeg_ls_is_decoded_and_other_jpegs_above_8_bits_are_named() -> None:
+    for samples, expected in ((COLOURS, COLOURS), (GREY, GREY), (wide(GREY, 16), GREY)):
+        assert_shows(imagecodecs.jpegls_encode(samples), expected, tolerance=0)
+    data = imagecodecs.jpegls_encode(COLOURS)
+    assert error_of(data[: len(data) // 2]).kind in {"corrupt", "truncated"}
+    assert error_of(data, pixel_limit=99).kind == "too_large"
+    error = error_of(imagecodecs.jpeg_encode(wide(COLOURS, 16) >> 4, bitspersample=12))
+    assert (error.kind, "a JPEG of 12 bits" in error.message) == ("unsupported", True)
+
+
+# PNG
+
+
+def test_rows_that_a_png_lacks_are_not_shown_as_black() -> None:
+    row = b"\0" + bytes(range(1, 61))
+    whole = png(20, 10, row * 10, colour=2)
+    assert decode(whole).size == (20, 10)
+    for rows in (1, 5, 9):
+        error = error_of(png(20, 10, row * rows, colour=2))
+        assert error.kind == "truncated"
+    black = png(20, 10, bytes(61 * 10), colour=2)
+    assert not to_array(decode(black)).any(), "a picture that is black is whole"
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"tEXt", b"gAMA", b"pHYs", b"prVt"])
+def test_a_wrong_checksum_or_length_of_what_is_not_needed_costs_no_picture(name: bytes) -> None:
+    data = saved(scene(), "PNG")
+    wrong = bytearray(chunk(name, b"k\0\0" + zlib.compress(b"x")))
+    wrong[-1] ^= 1
+    for extra in (bytes(wrong), chunk(name, b"\1\2"), chunk(name, b"")):
+        for place in (33, len(data) - 12):
+            found = decode(data[:place] + extra + data[place:])
+            assert np.array_equal(to_array(found), np.asarray(scene()))
+    header = bytearray(data)
+    header[30] ^= 1
+    assert error_of(bytes(header)).kind in {"corrupt", "not_an_image"}
+
+
+# JPEG 2000, HEIC, AVIF, gzip
+
+
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
+def test_jpeg_2000_above_8_bits_keeps_its_brightest_levels(bits: int, container: str) -> None:
+    options = {"level": 0, "codecformat": container, "bitspersample": bits}
+    levels = (COLOURS.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
+    assert_shows(imagecodecs.jpeg2k_encode(levels, **options), COLOURS)
+    assert_shows(imagecodecs.jpeg2k_encode(levels[:, :, 0].copy(), **options), GREY)
+    alpha = np.dstack([levels, levels[:, :, 1]])
+    assert_shows(imagecodecs.jpeg2k_encode(alpha, **options), COLOURS)
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, quality=95, **options)
+    return buffer.getvalue()
+
+
+def test_heic_simply_works() -> None:
+    image = scene(96, 160)
+    data = heic(image)
+    assert np.abs(to_array(decode(data)).astype(int) - np.asarray(image)).mean() < 6
+    assert {".heic", ".heif", ".hif"} <= EXTENSIONS
+    assert error_of(data, pixel_limit=999).kind == "too_large"
+    assert error_of(data[: len(data) // 2]).kind in {"truncated", "corrupt"}
+    several = pillow_heif.from_pillow(image)
+    several.add_from_pillow(Image.new("RGB", (64, 64)))
+    buffer = io.BytesIO()
+    several.save(buffer, quality=95, primary_index=0)
+    assert decode(buffer.getvalue()).size == image.size
+
+
+def test_heic_and_avif_of_10_bits_show_what_they_hold() -> None:
+    image = np.asarray(scene(96, 160))
+    buffer = io.BytesIO()
+    pillow_heif.encode("RGB;16", (160, 96), wide(image, 16).tobytes(), buffer, quality=95)
+    avif = imagecodecs.avif_encode(wide(image, 16) >> 6, bitspersample=10, level=95)
+    for data in (buffer.getvalue(), avif):
+        assert np.abs(to_array(decode(data)).astype(int) - image).mean() < 8
+
+
+def test_a_gzip_compressed_image_is_unpacked_and_a_bomb_is_not() -> None:
+    for name in ("jpg", "png", "raw.tif", "bmp"):
+        data = originals()[name]
+        packed = gzip.compress(data)
+        assert np.array_equal(to_array(decode(packed)), to_array(decode(data)))
+        assert error_of(packed[: len(packed) // 2]).kind == "truncated"
+    assert error_of(gzip.compress(b"a text of some kind")).kind == "not_an_image"
+    bomb = gzip.compress(b"BM" + struct.pack("<I", 0) + bytes(64 << 20))
+    error = error_of(bomb, pixel_limit=1_000_000)
+    assert (error.kind, "gzip" in error.message) == ("too_large", True)
