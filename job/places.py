@@ -74,9 +74,9 @@ def check_output(
     except Exception as error:  # filesystems of other clouds have errors of their own
         if not isinstance(error, STORAGE_ERRORS) and kind_of(error) == "unknown":
             raise
-        raise StorageError(f"OUTPUT {output} cannot be used: {explain(error)}") from error
+        raise StorageError(f"OUTPUT {output} cannot be written: {explain(error)}") from error
     if is_file:
-        raise _no_folder(output)
+        raise _no_folder(output, place.path)
 
 
 def _check_folder(output: str, path: str) -> None:
@@ -86,8 +86,11 @@ def _check_folder(output: str, path: str) -> None:
         there = os.path.dirname(there)
     if not os.path.isdir(there):
         if os.path.islink(there) and not os.path.exists(there):
-            raise StorageError(f"OUTPUT {output}: {there} is a link that leads nowhere. Remove it")
-        raise _no_folder(output if there == path else f"{output} ({there})")
+            raise StorageError(
+                f"OUTPUT {output} cannot be written: {there} is a link that leads nowhere. Remove"
+                " it, or make the folder that it names"
+            )
+        raise _no_folder(output, there)
     if not os.access(there, os.W_OK | os.X_OK):
         raise StorageError(
             f"OUTPUT {output} cannot be written: permission denied ({there}). Give a folder that"
@@ -99,5 +102,8 @@ def _check_folder(output: str, path: str) -> None:
         )
 
 
-def _no_folder(what: str) -> StorageError:
-    return StorageError(f"OUTPUT {what}: a file is in the way. Give a folder for the results")
+def _no_folder(output: str, file: str) -> StorageError:
+    return StorageError(
+        f"OUTPUT {output} cannot be written: a file is in the way ({file}). Give a folder for the"
+        " results"
+    )
