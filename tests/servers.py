@@ -2,7 +2,7 @@
 
 import functools
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,29 +11,31 @@ from typing import Any
 
 
 class _Folder(SimpleHTTPRequestHandler):
-    """As web servers serve folders; ``x.gz`` is what they keep for ``x``, ready packed."""
+    """As web servers serve folders.
+
+    Args:
+        encodings: what is said to be packed, by path, and how.
+    """
 
     protocol_version = "HTTP/1.1"
 
-    def send_head(self) -> Any:
-        path = Path(self.translate_path(self.path))
-        packed = path.with_name(f"{path.name}.gz")
-        if not packed.exists():
-            return super().send_head()
-        self.send_response(200)
-        self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(packed.stat().st_size))
-        self.end_headers()
-        return packed.open("rb")
+    def __init__(self, *arguments: Any, encodings: Mapping[str, str], **options: Any) -> None:
+        self._encodings = encodings
+        super().__init__(*arguments, **options)
+
+    def end_headers(self) -> None:
+        if self._encodings.get(self.path):
+            self.send_header("Content-Encoding", self._encodings[self.path])
+        super().end_headers()
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
 
 @contextmanager
-def serving_folder(folder: Path) -> Iterator[str]:
+def serving_folder(folder: Path, encodings: Mapping[str, str] | None = None) -> Iterator[str]:
     """The address of a web server that lists a folder and serves its files."""
-    handler = functools.partial(_Folder, directory=str(folder))
+    handler = functools.partial(_Folder, directory=str(folder), encodings=encodings or {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
