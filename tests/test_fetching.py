@@ -342,7 +342,7 @@ def test_what_is_stored_packed_is_unpacked_so_far_and_no_further(
         ):
             assert isinstance(error, ImageError)
             assert (error.kind, words in error.message) == (why, True), error.message
-        damaged = unpacked_error(contents["a.jpg"][0][:20] + bytes(40))
+        damaged = unpacked_error(contents["a.jpg"][0][:10] + b"\xff" * 40)
         assert damaged.kind == "corrupt"
 
 
