@@ -55,7 +55,7 @@ def why_left_out(path: str, *, hidden_wanted: bool = False) -> Reason | None:
         path: from INPUT on: INPUT itself may well lie in a hidden folder.
         hidden_wanted: whether INPUT is a glob that asks for names with a dot.
     """
-    *folders, name = path.strip("/").split("/")
+    *folders, name = [part for part in path.split("/") if part not in ("", ".", "..")] or [""]
     if name.lower() in _SYSTEM_NAMES or name.startswith("._"):
         return "system"
     if any(folder.lower() in _SYSTEM_FOLDERS for folder in folders):

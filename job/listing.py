@@ -211,37 +211,39 @@ class _Walk:
     def files(self, root: str) -> Iterator[StoredObject]:
         # A folder's name ends with a slash here, also for the order: that of the whole paths.
         self._root = os.path.realpath(root)
-        waiting = [(root, False)]
+        waiting = [(root, False, False)]
         while waiting:
-            path, by_link = waiting.pop()
+            path, is_link, by_link = waiting.pop()
             if not path.endswith("/"):
                 yield from _local_file(path, self._left_out)
+                continue
+            if by_link and self._is_reached(path):
+                if is_link:
+                    self._left_out.add("again", path)
                 continue
             with os.scandir(path) as entries:
                 children = [child for entry in entries for child in self._child(entry, by_link)]
             waiting.extend(sorted(children, reverse=True))
 
-    def _child(self, entry: "os.DirEntry[str]", by_link: bool) -> Iterator[tuple[str, bool]]:
+    def _child(self, entry: "os.DirEntry[str]", by_link: bool) -> Iterator[tuple[str, bool, bool]]:
+        """What to look at: its path, whether that is a link, and whether a link is on the way."""
         folder = f"{entry.path}/"
         if entry.is_dir(follow_symlinks=False):
-            if self._may_hold(folder) and not (by_link and self._is_reached(folder)):
-                yield folder, by_link
+            if self._may_hold(folder):
+                yield folder, False, by_link
         elif entry.is_symlink() and os.path.isdir(entry.path):
-            if not self._may_hold(folder):
-                return
-            target = os.path.realpath(entry.path)
-            is_within = f"{target}/".startswith(f"{self._root.rstrip('/')}/")
-            if is_within or self._is_reached(folder):
-                self._left_out.add("again", entry.path)
-            else:
-                yield folder, True
+            if self._may_hold(folder):
+                yield folder, True, True
         elif self._matches(entry.path):
-            yield entry.path, by_link
+            yield entry.path, False, by_link
 
     def _is_reached(self, folder: str) -> bool:
+        """Whether the walk comes, or has come, to this folder by another way."""
+        if f"{os.path.realpath(folder)}/".startswith(f"{self._root.rstrip('/')}/"):
+            return True
         status = os.stat(folder)
         key = status.st_dev, status.st_ino
-        if key in self._reached or os.path.realpath(folder) == self._root:
+        if key in self._reached:
             return True
         self._reached.add(key)
         return False

@@ -9,8 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-# Seconds without an answer after which a person is told, and between two such lines.
-_SOON = 4.0
+# Seconds between two lines.
 _AGAIN = 30.0
 # An answer that has begun may be long: seconds until that is told.
 _ARRIVING = 15.0
@@ -18,15 +17,21 @@ _ARRIVING = 15.0
 _UPLOAD = 1_000_000
 
 _say: Callable[[str], None] | None = None
+_soon = 4.0
 _last = -_AGAIN
 _telling = threading.Lock()
 
 
-def tell_with(say: Callable[[str], None] | None) -> None:
-    """Tell a person with this from now on; None to tell nobody."""
-    global _say, _last
+def tell_with(say: Callable[[str], None] | None, soon: float = 4.0) -> None:
+    """Tell a person from now on.
+
+    Args:
+        say: is told each line; None to tell nobody.
+        soon: seconds without an answer after which there is one.
+    """
+    global _say, _soon, _last
     with _telling:
-        _say, _last = say, -_AGAIN
+        _say, _soon, _last = say, soon, -_AGAIN
 
 
 def _tell(line: str) -> bool:
@@ -60,7 +65,7 @@ class Watch:
         self._answered: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         if _say is not None:
-            self._look_in(_SOON + size / _UPLOAD)
+            self._look_in(_soon + size / _UPLOAD)
 
     def answered(self) -> None:
         """An answer has begun to come."""
@@ -120,7 +125,7 @@ class waiting_for:  # noqa: N801 - a context manager
 
     def _watch(self) -> None:
         # A second later than the client of S3, which knows more and so comes first.
-        pause = _SOON + 1
+        pause = _soon + 1
         while not self._over.wait(pause):
             _tell(f"{self._what}: nothing yet after {time.monotonic() - self._began:.0f} s")
             pause = _AGAIN

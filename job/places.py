@@ -3,6 +3,7 @@
 import os
 from itertools import islice
 
+from job.archives import archive_of
 from job.errors import ConfigError, StorageError
 from job.listing import list_objects, refuse_overlap
 from job.patience import DEFAULT_PATIENCE, Patience
@@ -26,6 +27,7 @@ def open_places(
         ConfigError: OUTPUT is inside INPUT, or is none that can be written.
         StorageError: nothing is there, or it may not be used.
     """
+    _refuse_read_only(output)
     places = locate(source, options, patience), locate(output, options, patience)
     refuse_overlap(*places)
     check_output(output, options, patience)
@@ -54,13 +56,8 @@ def check_output(
         ConfigError: its storage is one that is only read.
         StorageError: it cannot be asked, may not be written, or is a file.
     """
+    _refuse_read_only(output)
     place = locate(output, options, patience)
-    scheme = output.partition("://")[0]
-    if place.archive or ("://" in output and scheme in _READ_ONLY):
-        what = "an archive" if place.archive else f"{scheme}://"
-        raise ConfigError(
-            f"OUTPUT {output}: {what} cannot be written. Give a folder, or a prefix of a bucket"
-        )
     if place.is_local:
         _check_folder(output, place.path)
         return
@@ -74,9 +71,19 @@ def check_output(
     except Exception as error:  # filesystems of other clouds have errors of their own
         if not isinstance(error, STORAGE_ERRORS) and kind_of(error) == "unknown":
             raise
-        raise StorageError(f"OUTPUT {output} cannot be used: {explain(error)}") from error
+        raise StorageError(f"OUTPUT {output} cannot be written: {explain(error)}") from error
     if is_file:
-        raise _no_folder(output)
+        raise _no_folder(output, place.path)
+
+
+def _refuse_read_only(output: str) -> None:
+    scheme, mark, _ = output.partition("://")
+    is_archive = bool(archive_of(output))
+    if is_archive or (mark and scheme in _READ_ONLY):
+        what = "an archive" if is_archive else f"{scheme}://"
+        raise ConfigError(
+            f"OUTPUT {output}: {what} cannot be written. Give a folder, or a prefix of a bucket"
+        )
 
 
 def _check_folder(output: str, path: str) -> None:
@@ -86,8 +93,11 @@ def _check_folder(output: str, path: str) -> None:
         there = os.path.dirname(there)
     if not os.path.isdir(there):
         if os.path.islink(there) and not os.path.exists(there):
-            raise StorageError(f"OUTPUT {output}: {there} is a link that leads nowhere. Remove it")
-        raise _no_folder(output if there == path else f"{output} ({there})")
+            raise StorageError(
+                f"OUTPUT {output} cannot be written: {there} is a link that leads nowhere. Remove"
+                " it, or make the folder that it names"
+            )
+        raise _no_folder(output, there)
     if not os.access(there, os.W_OK | os.X_OK):
         raise StorageError(
             f"OUTPUT {output} cannot be written: permission denied ({there}). Give a folder that"
@@ -99,5 +109,8 @@ def _check_folder(output: str, path: str) -> None:
         )
 
 
-def _no_folder(what: str) -> StorageError:
-    return StorageError(f"OUTPUT {what}: a file is in the way. Give a folder for the results")
+def _no_folder(output: str, file: str) -> StorageError:
+    return StorageError(
+        f"OUTPUT {output} cannot be written: a file is in the way ({file}). Give a folder for the"
+        " results"
+    )

@@ -244,10 +244,6 @@ class S3(S3FileSystem):
         data, encoding = sync(self.loop, self._fetch, path, etag, size)
         return bytes(data), str(encoding)
 
-    async def _expand_path(self, path: Any, *arguments: Any, **options: Any) -> Any:
-        # Keys are no globs: Arrow moves and deletes files of an OUTPUT whose name has a bracket.
-        return await super()._expand_path(path, *arguments, **{**options, "assume_literal": True})
-
     def listing(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
         """The objects whose keys begin so, as S3 describes them; a page of them is in memory.
 

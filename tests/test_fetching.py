@@ -1,22 +1,29 @@
 """Fetching: an image is blamed only when another one can be read, in the same storage."""
 
+import contextlib
+import gzip
 import os
 import pickle
 import shutil
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from job.errors import ImageError
 from job.fetching import Doubt, Fetcher, Listed
 from job.listing import list_objects
 from job.outage import Fault
+from job.packing import unpacked
 from job.s3 import Patience
 from job.storage import Location, locate
 from tests.conftest import S3
 from tests.faults import FaultyProxy, Refusal, Request
+from tests.servers import serving_folder
 
 Outcomes = list[bytes | ImageError | Fault]
 
@@ -243,6 +250,106 @@ def test_a_file_that_is_gone_is_missing_and_may_come_back_with_its_folder(folder
         ("missing", True),
     ]
     assert read(found[:2]) == IMAGES[:2]
+
+
+# Web servers and archives
+
+
+def listed_in(uri: str) -> list[Listed]:
+    place = locate(uri)
+    return [Listed(place.at(found.path).uri, found.size, found.etag) for found in list_objects(uri)]
+
+
+def test_images_of_a_folder_on_the_web_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub dir").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"image a")
+    (folder / "sub dir" / "b#1.jpg").write_bytes(b"image b")
+    with serving_folder(tmp_path) as address:
+        objects = listed_in(f"{address}/in")
+        fetcher = Fetcher(locate(f"{address}/in"), witnesses=objects[:1])
+        assert read(through(pickle.loads(pickle.dumps(fetcher)), objects)) == ["image a", "image b"]
+        (single,) = listed_in(f"{address}/in/a.jpg")
+        assert single.size == 7
+        assert read(through(fetcher, [single])) == ["image a"]
+        (folder / "a.jpg").write_bytes(b"another one")
+        (error,) = through(fetcher, [single])
+        assert isinstance(error, ImageError)
+        assert error.kind == "changed"
+        (folder / "a.jpg").unlink()
+        (error,) = through(fetcher, objects[:1])
+        assert isinstance(error, ImageError | Fault)
+        small = Fetcher(locate(f"{address}/in"), byte_limit=6)
+        (error,) = through(small, objects[1:])
+        assert isinstance(error, ImageError)
+        assert error.kind == "too_large"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_images_are_read_from_the_archive_that_each_names(kind: str, tmp_path: Path) -> None:
+    objects: list[Listed] = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            (tmp_path / name / f"{number}.jpg").write_bytes(f"{name} {number}".encode() * 1000)
+        shutil.make_archive(str(tmp_path / name), kind, tmp_path / name)
+        objects += listed_in(f"{kind}://::{tmp_path}/{name}.{kind}")
+    place = locate(f"{kind}://::{tmp_path}/one.{kind}")
+    fetcher = pickle.loads(pickle.dumps(Fetcher(place)))
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(fetcher.fetch, objects * 4))
+    expected = [f"{name} {number}" * 1000 for name in ("one", "two") for number in range(6)]
+    assert read(outcomes) == expected * 4
+
+
+# Packed objects
+
+
+@pytest.mark.parametrize("kind", ["s3", "web"])
+def test_what_is_stored_packed_is_unpacked_so_far_and_no_further(
+    kind: str, s3: S3, tmp_path: Path
+) -> None:
+    image = b"an image " * 1000
+    contents = {
+        "a.jpg": (gzip.compress(image), "gzip"),
+        "b.jpg": (gzip.compress(image)[:-9], "gzip"),
+        "c.jpg": (gzip.compress(bytes(2_000_000)), "gzip"),
+        "d.jpg": (b"\xff\xd8\xff plain", "gzip"),
+        "e.jpg": (zlib.compress(image), "deflate"),
+        "f.jpg": (b"nobody knows", "br"),
+        "g.jpg": (gzip.compress(image), ""),
+    }
+    with contextlib.ExitStack() as stack:
+        if kind == "s3":
+            uri = "s3://bucket/packed"
+            client = boto3.client("s3", endpoint_url=s3.endpoint)
+            for name, (data, encoding) in contents.items():
+                more = {"ContentEncoding": encoding} if encoding else {}
+                client.put_object(Bucket="bucket", Key=f"packed/{name}", Body=data, **more)
+        else:
+            for name, (data, _) in contents.items():
+                (tmp_path / name).write_bytes(data)
+            encodings = {f"/{name}": encoding for name, (_, encoding) in contents.items()}
+            uri = stack.enter_context(serving_folder(tmp_path, encodings))
+        fetcher = Fetcher(locate(uri), byte_limit=1_000_000)
+        a, b, c, d, e, f, g = through(fetcher, listed_in(uri))
+        assert a == e == image
+        assert (d, g) == (contents["d.jpg"][0], contents["g.jpg"][0]), "it is what it is"
+        for error, why, words in (
+            (b, "truncated", "packed with gzip"),
+            (c, "too_large", "limit of 1,000,000 bytes when unpacked"),
+            (f, "unsupported", "packed with br (its Content-Encoding)"),
+        ):
+            assert isinstance(error, ImageError)
+            assert (error.kind, words in error.message) == (why, True), error.message
+        damaged = unpacked_error(contents["a.jpg"][0][:10] + b"\xff" * 40)
+        assert damaged.kind == "corrupt"
+
+
+def unpacked_error(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        unpacked(data, "aws-chunked, gzip", 10**6)
+    return caught.value
 
 
 # Storage of another INPUT

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from job.errors import ConfigError, StorageError
+from job.left_out import LeftOut
 from job.listing import list_objects, refuse_overlap
 from job.storage import Location, locate
 from tests.conftest import S3
@@ -44,25 +45,74 @@ def test_the_order_is_that_of_the_whole_paths(tmp_path: Path) -> None:
     assert found == sorted(found)
 
 
-def test_links_to_files_are_files_and_no_other_link_is_followed(tmp_path: Path) -> None:
-    fill(tmp_path, "in/a.jpg", "elsewhere/b.jpg", "elsewhere/c.jpg")
+def test_links_are_followed_each_folder_once_and_loops_are_cut(tmp_path: Path) -> None:
+    fill(tmp_path, "in/a.jpg", "in/sub/s.jpg", "elsewhere/b.jpg", "elsewhere/deep/c.jpg")
     (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
     (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "second").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "Sub").symlink_to("sub")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in" / "sub")
+    (tmp_path / "elsewhere" / "deep" / "up").symlink_to(tmp_path)
     (tmp_path / "in" / "itself.jpg").symlink_to(tmp_path / "in" / "itself.jpg")
     (tmp_path / "in" / "nowhere.jpg").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "in" / "pipe.jpg")
     (tmp_path / "way-in").symlink_to(tmp_path / "in")
-    for way in ("in", "way-in", "in/*"):
-        assert names(tmp_path / way) == ["a.jpg", "link.jpg"]
-    linked = list(list_objects(str(tmp_path / "in")))[1]
+    everything = ["a.jpg", "folder/b.jpg", "folder/deep/c.jpg", "link.jpg", "sub/s.jpg"]
+    for way, expected in (
+        ("in", everything),
+        ("way-in", everything),
+        ("in/**", everything),
+        ("in/*", ["a.jpg", "link.jpg"]),
+        ("in/*/*", ["folder/b.jpg", "sub/s.jpg"]),
+    ):
+        left_out = LeftOut()
+        found = list(list_objects(str(tmp_path / way), left_out=left_out))
+        root = tmp_path / way.partition("/")[0]
+        assert [os.path.relpath(item.path, root) for item in found] == expected, way
+        if "*/*" not in way:
+            assert "2 links that lead nowhere (such as" in str(left_out), way
+            assert "1 pipe, socket or device (pipe.jpg)" in str(left_out), way
+    assert "links to folders that are listed anyway" in str(left_out)
+    linked = next(found for found in list_objects(str(tmp_path / "in/link.jpg")))
     assert linked.size == len("elsewhere/b.jpg"), "of the file, not of the link"
     assert locate(str(tmp_path)).fetch(linked.path, linked.etag, None) == b"elsewhere/b.jpg"
 
 
-def test_hidden_files_and_those_in_hidden_folders_are_listed(tmp_path: Path) -> None:
-    fill(tmp_path, ".a.jpg", ".cache/b.jpg", "c.jpg")
-    assert names(tmp_path) == [".a.jpg", "b.jpg", "c.jpg"]
+def test_what_systems_leave_beside_images_is_left_out_and_counted(tmp_path: Path) -> None:
+    left = [
+        *("Thumbs.db", "thumbs.DB", ".DS_Store", "desktop.ini", "._a.jpg", "b/._c.jpg"),
+        *("__MACOSX/a.jpg", "@eaDir/a.jpg/thumb.jpg", "$RECYCLE.BIN/a.jpg"),
+    ]
+    root = tmp_path / ".cache" / "in"
+    fill(root, *left, ".hidden.jpg", ".trash/b.jpg", "a.jpg", "b/c.jpg")
+    for way in (root, f"{root}/**"):
+        left_out = LeftOut()
+        found = list_objects(str(way), left_out=left_out)
+        assert [os.path.relpath(item.path, root) for item in found] == ["a.jpg", "b/c.jpg"]
+        assert re.fullmatch(
+            r"2 hidden files \(such as .*\), 9 files of operating systems \(such as .*\)",
+            str(left_out),
+        )
+        assert left_out.total == 11
+    assert names(root / ".hidden.jpg") == [".hidden.jpg"], "asked for by its name"
+    assert names(f"{root}/.*/*.jpg") == ["b.jpg"], "or by a glob with a dot"
+
+
+@pytest.mark.parametrize("kind", ["local", "memory", "s3"])
+def test_folders_on_the_way_of_a_glob_are_taken_by_their_very_names(
+    kind: str, tmp_path: Path, memory: str, s3: S3
+) -> None:
+    root = {"local": str(tmp_path), "memory": memory, "s3": "s3://bucket/very"}[kind]
+    for name in ("trip[1]/a.jpg", "trip[1]/b.txt", "trip1/c.jpg", "trip*/d.jpg", "tripx[2]-e.jpg"):
+        (locate(root) / name).write_bytes(b"x")
+    assert names(f"{root}/trip[1]/*.jpg") == ["a.jpg"]
+    assert names(f"{root}/trip[1-9]/*.jpg") == ["c.jpg"]
+    assert names(f"{root}/trip*/*.jpg") == ["d.jpg"]
+    assert sorted(names(f"{root}/tr*/*.jpg")) == ["a.jpg", "c.jpg", "d.jpg"]
+    assert names(f"{root}/trip[1]/**") == ["a.jpg", "b.txt"]
+    if kind == "s3":
+        assert names(f"{root}/tripx[2]-") == ["tripx[2]-e.jpg"], "a prefix may have them, too"
 
 
 def test_a_large_folder_is_listed_without_a_record_of_each_file(tmp_path: Path) -> None:

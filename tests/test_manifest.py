@@ -1,8 +1,10 @@
 """Manifest: what is listed, in which order it is numbered, and that numbers never change."""
 
 import io
+import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from job.manifest import Manifest, freeze
 from job.manifest_source import ManifestSource
 from job.storage import Location, locate
 from tests.conftest import S3
+from tests.servers import serving_folder
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -107,11 +110,68 @@ def test_a_glob_or_a_single_object_is_taken_whatever_its_name(
     assert set(numbered(freeze(f"{source}/b.bin", output, {}, write=False))) == {"b.bin"}
 
 
+@pytest.mark.parametrize("name", ["[2024] trip", "a*", "what?", "x[1]/y[2]"])
+@pytest.mark.parametrize("kind", ["local", "memory", "s3"])
+def test_a_folder_that_looks_like_a_glob_is_a_folder_and_its_files_are_sifted_by_name(
+    kind: str, name: str, tmp_path: Path, output: Location, memory: str, s3: S3
+) -> None:
+    root = {"local": str(tmp_path), "memory": memory, "s3": "s3://bucket/looks"}[kind]
+    for file in ("b.jpg", "notes.txt", "sub[3]/c.png", "Thumbs.db", "._b.jpg"):
+        (locate(root) / name / file).write_bytes(b"x")
+    images = freeze(f"{root}/{name}", output, {})
+    assert set(numbered(images)) == {"b.jpg", "c.png"}
+    assert str(images.left_out) == (
+        "1 object without an image's name (notes.txt), 2 files of operating systems"
+        " (such as ._b.jpg)"
+    ) or "such as Thumbs.db" in str(images.left_out)
+    for uri in images.rows["uri"].to_pylist():
+        assert locate(uri).read_bytes() == b"x"
+    assert set(numbered(freeze(f"{root}/{name}/*.txt", output, {}, write=False))) >= {"notes.txt"}
+
+
+def test_sizes_that_a_storage_does_not_tell_are_unknown_and_not_zero(
+    tmp_path: Path, output: Location
+) -> None:
+    touch(tmp_path / "in", "a.jpg", "b c.png", "sub/d.webp", "e.txt")
+    with serving_folder(tmp_path / "in") as address:
+        images = freeze(address, output, {})
+    assert set(numbered(images)) == {"a.jpg", "b%20c.png", "d.webp"}
+    assert images.rows["size"].to_pylist() == [None] * 3
+    assert images.size == 0
+    assert freeze(str(tmp_path / "in"), output, {}).images == 6, "known sizes go beside them"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_images_of_archives_are_named_with_their_archive(
+    kind: str, tmp_path: Path, output: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = touch(tmp_path / "in", "a.jpg", "sub/b [1].jpg", "__MACOSX/a.jpg")
+    for name in ("one", "two"):
+        shutil.make_archive(name, kind, source)
+    first = freeze(f"{kind}://::one.{kind}", output, {})
+    # From another folder, and by its full name.
+    second = freeze(f"{kind}://::file://{tmp_path}/two.{kind}", output, {})
+    assert (first.images, second.new, second.images) == (2, 2, 4)
+    assert "1 file of an operating system" in str(first.left_out)
+    again = freeze(f"{kind}://::{tmp_path}/one.{kind}", output, {})
+    assert (again.new, again.images) == (0, 4)
+    uris = again.rows["uri"].to_pylist()
+    assert uris[0].startswith(f"{kind}://")
+    assert uris[0].endswith(f"a.jpg::{tmp_path}/one.{kind}")
+    assert len(set(uris)) == 4
+    monkeypatch.chdir("/")
+    for uri in uris:
+        file = fsspec.open(uri)
+        with file as stream:
+            assert stream.read() == b"x" * 10
+
+
 def test_no_image_among_what_is_there_is_an_error_with_the_way_out(
     tmp_path: Path, output: Location
 ) -> None:
     source = touch(tmp_path / "in", "a.txt", "b.csv")
-    with pytest.raises(StorageError, match=r"2 objects, none .*\.avif.*Give a glob"):
+    with pytest.raises(StorageError, match=r"no image.*\.avif.*2 objects.*a\.txt.*Give a glob"):
         freeze(str(source), output, {})
     assert not output.exists()
 

@@ -1,5 +1,6 @@
 """S3 that misbehaves, over HTTP: requests are made again, so often and no more, and counted."""
 
+import json
 import pickle
 import socket
 import subprocess
@@ -8,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
+from job import notices
 from job.errors import StorageError
 from job.listing import list_objects
 from job.storage import (
@@ -29,6 +31,7 @@ from job.storage import (
 )
 from tests.conftest import S3
 from tests.faults import KINDS, FaultyProxy
+from tests.servers import silent
 
 STRANGE = [
     "a b.jpg",
@@ -279,6 +282,101 @@ def test_a_server_that_takes_no_more_ends_an_upload() -> None:
             place.write_bytes(bytes(size))
         assert time.monotonic() - started < 0.5 + size / 100_000 + 5
         assert "no answer in time" in explain(caught.value)
+
+
+# Telling
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What a person is told, who is told soon."""
+    lines: list[str] = []
+    notices.tell_with(lines.append, soon=0.05)
+    yield lines
+    notices.tell_with(None)
+
+
+@pytest.mark.parametrize("kind", ["silent", "refusing", "nameless", "busy", "half"])
+def test_storage_that_does_not_answer_is_told_while_it_is_tried(
+    kind: str, s3: S3, told: list[str]
+) -> None:
+    with ExitStack() as stack:
+        if kind == "silent":
+            endpoint = stack.enter_context(silent())
+        elif kind == "half":
+            endpoint = stack.enter_context(answering(b"HTTP/1.1 200 OK\r\nConte"))
+        elif kind == "busy":
+            busy = FaultyProxy(s3.endpoint, share=1.0, kinds=("slow_down",))
+            endpoint = stack.enter_context(busy).endpoint
+        else:
+            endpoint = {"refusing": "http://127.0.0.1:1", "nameless": "http://s.invalid"}[kind]
+        options = {"endpoint_url": endpoint, "key": "k", "secret": "hidden"}
+        with pytest.raises(StorageError):
+            list(list_objects("s3://bucket/x", options, Patience(attempts=3, timeout=1)))
+    (line,) = told  # and then it is left alone for a while
+    assert line.startswith(f"retrying S3 at {endpoint}: no answer for ")
+    assert " of 3 (--storage-attempts, --storage-timeout): " in line
+    assert "Check " in line or "SlowDown" in line
+    assert "hidden" not in line
+
+
+def test_a_silent_endpoint_is_told_within_seconds_and_long_before_it_is_given_up(
+    tmp_path: Path,
+) -> None:
+    with silent() as endpoint:
+        options = json.dumps({"endpoint_url": endpoint, "key": "k", "secret": "s"})
+        words = ["run", "s3://bucket/in", str(tmp_path / "out"), "--storage-options", options]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "job", *words], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            started = time.monotonic()
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert time.monotonic() - started < 40, "6 to 8 on a quiet machine"
+        finally:
+            process.kill()
+            process.communicate()
+    assert said.startswith(f"retrying S3 at {endpoint}: no answer for 4 s, attempt 1 of 8 ")
+
+
+def test_storage_that_answers_again_is_told_and_one_that_answers_is_not(
+    s3: S3, told: list[str]
+) -> None:
+    put(s3, told=b"x")
+    notices.tell_with(told.append, soon=0.5)
+    with FaultyProxy(s3.endpoint, share=1.0, kinds=("stall",), stall=2) as proxy:
+        assert through(proxy, "told").read_bytes() == b"x"
+        proxy.share = 0.0
+        assert through(proxy, "told").read_bytes() == b"x"
+        first, last = told
+    assert first.startswith("retrying S3 at")
+    assert last == f"S3 at {proxy.endpoint} answers"
+
+
+def test_a_connection_is_waited_for_no_longer_than_ten_seconds() -> None:
+    place = locate("s3://bucket", {"endpoint_url": "http://127.0.0.1:1"}, Patience(timeout=60))
+    config = place.fs.s3.meta.config
+    assert (config.connect_timeout, config.read_timeout) == (10, 60)
+
+
+# Names
+
+
+def test_an_output_that_looks_like_a_glob_is_written_and_read_as_it_is(s3: S3) -> None:
+    import pyarrow as pa
+
+    place = locate("s3://bucket/out[1]*")
+    put(s3, **{"out1/a.parquet": b"another"})
+    file = place / "a[2]?.parquet"
+    file.write_bytes(b"x")
+    assert (place.names(), file.exists()) == (["a[2]?.parquet"], True)
+    with file.arrow.open_output_stream(file.path) as stream:
+        pq.write_table(pa.table({"id": [1]}), stream)
+    assert pq.read_table(file.path, filesystem=file.arrow)["id"].to_pylist() == [1]
+    file.delete()
+    assert place.names() == []
+    assert locate("s3://bucket/out1").names() == ["a.parquet"]
 
 
 # Objects

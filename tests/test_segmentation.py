@@ -131,6 +131,17 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_left_alone(tmp_path:
     assert (reason["stage"], reason["error_type"]) == ("fetch", "changed")
 
 
+def test_sizes_of_which_some_are_unknown_are_those_that_are_known(tmp_path: Path) -> None:
+    for name in "ab":
+        Image.fromarray(pictures([(4, 4)])[0]).save(tmp_path / f"{name}.png")
+    rows = listed([str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    rows["size"] = np.array([np.nan, 2000.0])  # as Ray makes it of a column with a null
+    loader = ImageLoader(locate(str(tmp_path)), ModelSize(8, 8, 2), byte_limit=1000)
+    first, second = loader.transform_batch(rows)["error"]
+    assert first == ""
+    assert json.loads(second)["error_type"] == "too_large"
+
+
 class Stuck(AbstractFileSystem):
     """A storage that does not answer."""
 
