@@ -117,7 +117,7 @@ def test_input_without_images_is_refused(refuses: Refuses, model_dir: Path, tmp_
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "readme.txt").write_text("no picture")
     said = refuses(STORAGE, tmp_path / "in", tmp_path / "out", "--model", model_dir)
-    assert "1 objects, none with the name of an image" in said
+    assert "1 object, none with the name of an image" in said
     assert "Give a glob" in said
 
 
