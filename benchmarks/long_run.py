@@ -20,6 +20,7 @@ from PIL import Image
 
 from job import pipeline
 from job.config import JobConfig
+from job.dataset_card import SCHEMA
 
 ORIGINALS = 64
 
@@ -72,6 +73,11 @@ def memory() -> dict[str, int]:
     return found
 
 
+def _written(output: Path) -> list[Path]:
+    """The files of maps that have rows."""
+    return [path for path in (output / "maps").glob("*.parquet") if path.name != SCHEMA]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=100_000)
@@ -87,7 +93,7 @@ def main() -> None:
 
         def watch() -> None:
             while not done.wait(arguments.every):
-                files = len(list((output / "maps").glob("*.parquet")))
+                files = len(_written(output))
                 sample = {
                     "seconds": round(time.monotonic() - started),
                     "files": files,
@@ -100,7 +106,7 @@ def main() -> None:
         config = JobConfig(input=str(source), output=str(output), model=str(model), progress="none")
         receipt = pipeline.run(config)
         done.set()
-        sizes = [path.stat().st_size for path in (output / "maps").glob("*.parquet")]
+        sizes = [path.stat().st_size for path in _written(output)]
     result = {
         "images": arguments.images,
         "maps": receipt.maps,

@@ -1,5 +1,6 @@
 """The whole way in this process: what a run leaves behind, and what running again does."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import polars
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -87,9 +89,40 @@ def test_classes_add_up_to_the_image_and_carry_trimmed_names(output: Path) -> No
 
 def test_maps_are_pngs_that_show_the_class_colours(output: Path) -> None:
     row = rows(output, "maps")[0]
-    with Image.open(__import__("io").BytesIO(row["map"]["bytes"])) as png:
+    with Image.open(io.BytesIO(row["map"]["bytes"])) as png:
         shown = np.asarray(png.convert("RGB"))
         assert np.array_equal(shown, palette([name.strip() for name in LABELS])[ids(row)])
+
+
+def test_an_output_tells_its_classes_and_how_to_read_it(output: Path, tmp_path: Path) -> None:
+    import datasets
+
+    names = [name.strip() for name in LABELS]
+    labels = json.loads((output / "labels.json").read_text())
+    assert [label["name"] for label in labels] == names
+    assert [label["color"] for label in labels] == palette(names).tolist()
+    for file in (output / "maps").glob("*.parquet"):
+        assert json.loads(pq.read_schema(file).metadata[b"labels"]) == labels
+    assert duckdb.sql(f"select * from '{output}/errors/*.parquet'").columns[0] == "id"
+    loaded = datasets.load_dataset(str(output), split="train", cache_dir=str(tmp_path))
+    assert len(loaded) == 24
+    assert loaded.features["classes"].feature["label"].names == names
+
+
+def test_an_output_of_before_is_described_when_its_run_goes_on(
+    output: Path, pictures: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(output, tmp_path / "before"))
+    described = ("labels.json", "README.md", "maps/0-schema.parquet", "errors/0-schema.parquet")
+    for name in described:
+        (place / name).unlink()
+    assert pipeline.run(config(pictures, place, model_dir)).remaining == 0
+    assert all((place / name).is_file() for name in described)
+    with pytest.raises(OutputConflictError, match="map_png was 'palette' and is now 'grayscale'"):
+        pipeline.run(config(pictures, place, model_dir, map_png="grayscale"))
+    (place / "labels.json").write_text("[]")
+    with pytest.raises(OutputConflictError, match="0 there, 5 of the model"):
+        pipeline.run(config(pictures, place, model_dir))
 
 
 def test_duckdb_and_polars_query_classes_without_decoding(output: Path) -> None:
@@ -175,16 +208,20 @@ def test_reduced_jpegs_give_maps_of_the_whole_size_and_do_not_mix_with_others(
     for seed in range(3):  # at least four times the model's 96 along each side
         turned = {"exif": exif} if seed else {}
         Image.fromarray(picture(seed, 400, 604)).save(source / f"{seed}.jpg", **turned)
-    receipt = pipeline.run(config(source, place, model_dir, decode="reduced"))
+    options = {"decode": "reduced", "map_png": "grayscale"}
+    receipt = pipeline.run(config(source, place, model_dir, **options))
     assert receipt.maps == 3
     assert receipt.settings["decode"] == "reduced"
+    assert receipt.settings["map_png"] == "grayscale"
+    for row in rows(place, "maps"):
+        assert Image.open(io.BytesIO(row["map"]["bytes"])).mode == "L"
     assert sorted((row["height"], row["width"]) for row in rows(place, "maps")) == [
         *[(400, 604)],
         *[(604, 400)] * 2,
     ]
     assert 0.97 < agreement_with_sequential(place, model_dir) < 1
     with pytest.raises(OutputConflictError, match="decode was 'reduced' and is now 'exact'"):
-        pipeline.run(config(source, place, model_dir))
+        pipeline.run(config(source, place, model_dir, map_png="grayscale"))
 
 
 def test_reducing_is_refused_where_it_cannot_be(
