@@ -22,6 +22,9 @@ def upsample_argmax(
     align_corners=False)[0].argmax(0)``; a pixel may differ only where its two best classes are
     equal within float32 rounding. The CPU kernel rounds exactly as torch's vector code does.
 
+    One class is decided by the sigmoid: 1 where it is above one half, which is where the upsampled
+    score is above 0, and 0 elsewhere. That is the best of two classes of which the first scores 0.
+
     Args:
         logits: (B, C, h, w) float32, bfloat16 or float16, on the CPU or a CUDA device, in any
             memory format; on the CPU ``torch.channels_last`` saves a transposition.
@@ -30,7 +33,8 @@ def upsample_argmax(
 
     Returns:
         A list of B maps, (height, width) uint8, or uint16 above 256 classes; and (B,) float32
-        confidences: the mean over the *coarse* h × w grid of the largest softmax probability.
+        confidences: the mean over the *coarse* h × w grid of the largest softmax probability (of
+        one class, the larger of the sigmoid and the rest).
 
     Raises:
         ValueError: logits are not (B, C, h, w) floats, or sizes do not fit them.
@@ -45,11 +49,11 @@ def upsample_argmax(
         from job.kernels.upsample_argmax_numba import upsample_argmax_numba
 
         threads = threads or torch.get_num_threads()
-        maps, confidences = upsample_argmax_numba(logits, sizes, dtype, threads)
+        maps, confidences = upsample_argmax_numba(_rivals(logits), sizes, dtype, threads)
     elif logits.is_cuda and find_spec("triton") is not None:
         from job.kernels.upsample_argmax_triton import upsample_argmax_triton
 
-        maps, confidences = upsample_argmax_triton(logits, sizes, dtype)
+        maps, confidences = upsample_argmax_triton(_rivals(logits), sizes, dtype)
     else:
         return upsample_argmax_reference(logits, sizes)
     for index in np.flatnonzero(np.isnan(confidences)).tolist():
@@ -71,7 +75,8 @@ def upsample_argmax_reference(
     for image, (height, width) in zip(logits, sizes, strict=True):
         scores = image.float().contiguous()[None]
         best = arg = None
-        # A lone class would take another code path of torch's, which rounds differently.
+        # One of several classes, alone, would take another code path of torch's, which rounds
+        # differently.
         group = max(2, _REFERENCE_FLOATS // (height * width))
         for start in range(0, scores.shape[1], group):
             part = F.interpolate(
@@ -89,10 +94,20 @@ def upsample_argmax_reference(
                 better = (part_best > best) | (part_best.isnan() & ~best.isnan())
                 best = torch.where(better, part_best, best)
                 arg = torch.where(better, part_arg, arg)
+        assert best is not None
         assert arg is not None
+        if scores.shape[1] == 1:
+            arg = best > 0
         maps.append(arg.cpu().numpy().astype(map_dtype(scores.shape[1])))
-        confidences.append(scores.softmax(dim=1).amax(dim=1).double().mean())
+        confidences.append(_rivals(scores).softmax(dim=1).amax(dim=1).double().mean())
     return maps, torch.stack(confidences).cpu().numpy().astype(np.float32)
+
+
+def _rivals(logits: torch.Tensor) -> torch.Tensor:
+    """Scores to choose from: one class has the background for a rival, whose score is 0."""
+    if logits.shape[1] > 1:
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
 def map_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:

@@ -1,0 +1,243 @@
+"""Families: each gives the maps of plain transformers, whatever it was saved in; others are named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+import transformers
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
+from job.errors import ModelError
+from job.families import FAMILIES
+from job.labels import palette
+from job.model import ModelCard, load_image_processor, load_model
+from job.model_files import read
+from tests.conftest import make_model, picture
+
+SIZES = [(64, 64), (33, 80), (90, 41)]
+
+
+def _segformer(labels: int) -> Any:
+    return transformers.SegformerConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 24, 32],
+        num_attention_heads=[1, 1, 2, 4],
+        decoder_hidden_size=32,
+        num_labels=labels,
+    )
+
+
+def _upernet(labels: int) -> Any:
+    backbone = transformers.ConvNextConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 12, 16, 20],
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    return transformers.UperNetConfig(
+        backbone_config=backbone,
+        hidden_size=16,
+        pool_scales=[1, 2],
+        auxiliary_in_channels=16,
+        auxiliary_channels=8,
+        num_labels=labels,
+    )
+
+
+def _vit(kind: type[Any], labels: int) -> Any:
+    return kind(
+        image_size=32,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        out_indices=[1, 2, 3, 4],
+        pool_scales=[1, 2],
+        use_auxiliary_head=False,
+        num_labels=labels,
+    )
+
+
+def _dpt(labels: int) -> Any:
+    return transformers.DPTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        is_hybrid=False,
+        num_labels=labels,
+    )
+
+
+def _mobilevit(labels: int) -> Any:
+    return transformers.MobileViTConfig(
+        image_size=64,
+        hidden_sizes=[8, 12, 16],
+        neck_hidden_sizes=[4, 8, 8, 12, 12, 16, 16],
+        num_attention_heads=2,
+        aspp_out_channels=16,
+        num_labels=labels,
+    )
+
+
+def _mobilevitv2(labels: int) -> Any:
+    return transformers.MobileViTV2Config(
+        image_size=64,
+        width_multiplier=0.25,
+        base_attn_unit_dims=[16, 16, 16],
+        n_attn_blocks=[1, 1, 1],
+        aspp_out_channels=16,
+        num_labels=labels,
+    )
+
+
+def _mobilenet(labels: int) -> Any:
+    return transformers.MobileNetV2Config(
+        image_size=64, depth_multiplier=0.25, depth_divisible_by=4, min_depth=4, num_labels=labels
+    )
+
+
+_FIXED = {"size": {"height": 32, "width": 32}, "do_center_crop": False, "do_resize": True}
+_CROPPED = {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}}
+BUILDS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
+    "segformer": (
+        _segformer,
+        {
+            "image_processor_type": "SegformerImageProcessor",
+            "size": {"height": 64, "width": 96},
+        },
+    ),
+    "upernet": (
+        _upernet,
+        {"image_processor_type": "SegformerImageProcessor", "size": {"height": 64, "width": 64}},
+    ),
+    "beit": (
+        lambda labels: _vit(transformers.BeitConfig, labels),
+        {"image_processor_type": "BeitImageProcessor", **_FIXED},
+    ),
+    "data2vec-vision": (
+        lambda labels: _vit(transformers.Data2VecVisionConfig, labels),
+        {"image_processor_type": "BeitImageProcessor", **_FIXED},
+    ),
+    "dpt": (
+        _dpt,
+        {"image_processor_type": "DPTImageProcessor", "size": {"height": 32, "width": 32}},
+    ),
+    "mobilenet_v2": (_mobilenet, {"image_processor_type": "MobileNetV2ImageProcessor", **_CROPPED}),
+    "mobilevit": (_mobilevit, {"image_processor_type": "MobileViTImageProcessor", **_CROPPED}),
+    "mobilevitv2": (_mobilevitv2, {"image_processor_type": "MobileViTImageProcessor", **_CROPPED}),
+}
+# Every family with as many classes as its kernels and heads tell apart; the types of weights and
+# the counts of classes between them.
+TABLE = [
+    ("segformer", "float32", 1),
+    ("segformer", "float16", 2),
+    ("segformer", "bfloat16", 19),
+    ("segformer", "bfloat16", 150),
+    ("segformer", "float32", 300),
+    ("segformer", "bfloat16", 1),
+    ("upernet", "bfloat16", 19),
+    ("upernet", "float32", 1),
+    ("beit", "float16", 150),
+    ("beit", "bfloat16", 1),
+    ("data2vec-vision", "bfloat16", 300),
+    ("data2vec-vision", "float32", 2),
+    ("dpt", "bfloat16", 150),
+    ("dpt", "float16", 1),
+    ("mobilenet_v2", "bfloat16", 19),
+    ("mobilenet_v2", "float16", 1),
+    ("mobilevit", "float16", 19),
+    ("mobilevit", "bfloat16", 1),
+    ("mobilevitv2", "bfloat16", 2),
+    ("mobilevitv2", "float32", 300),
+]
+
+
+def save_tiny(directory: Path, family: str, dtype: str, classes: int) -> Path:
+    """A tiny random model of a family, its weights in a type, whose maps have structure."""
+    build, settings = BUILDS[family]
+    torch.manual_seed(classes)
+    model = AutoModelForSemanticSegmentation.from_config(build(classes), dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.ndim > 1:
+                parameter.normal_(0, 1.2 * parameter[0].numel() ** -0.5)
+        last = [p for p in model.parameters() if p.shape == (classes,)][-1:]
+        for bias in last:
+            bias.zero_()
+    model.eval().to(getattr(torch, dtype)).save_pretrained(directory)
+    (directory / "preprocessor_config.json").write_text(json.dumps(settings))
+    return directory
+
+
+def plain_transformers(directory: Path, images: list[Image.Image]) -> list[np.ndarray]:
+    """The maps of transformers alone, in float32, as its documentation has it."""
+    model = AutoModelForSemanticSegmentation.from_pretrained(directory, dtype=torch.float32).eval()
+    processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
+    maps = []
+    for image in images:
+        with torch.no_grad():
+            outputs = model(**processor(images=[image], return_tensors="pt"))
+        size = (image.height, image.width)
+        if model.config.num_labels == 1:
+            logits = F.interpolate(outputs.logits, size=size, mode="bilinear", align_corners=False)
+            maps.append((logits.sigmoid() > 0.5)[0, 0].long().numpy())
+        else:
+            segmented = processor.post_process_semantic_segmentation(outputs, target_sizes=[size])
+            maps.append(segmented[0].numpy())
+    return maps
+
+
+def differing(directory: Path, *, reference: bool, images: list[Image.Image]) -> tuple[int, int]:
+    """Pixels that differ from plain transformers, and how many classes its maps have."""
+    predictor = SemanticSegmentationPredictor.from_checkpoint(
+        Checkpoint.from_model(str(directory)), reference=reference, images_at_once=4, threads=1
+    )
+    column = np.empty(len(images), object)
+    column[:] = [np.asarray(image) for image in images]
+    found = predictor.predict({"image": column})
+    assert list(found["error"]) == [""] * len(images)
+    expected = plain_transformers(directory, images)
+    pairs = zip(found["map"], expected, strict=True)
+    return sum(int((one != other).sum()) for one, other in pairs), len(np.unique(expected[0]))
+
+
+@pytest.mark.parametrize(("family", "dtype", "classes"), TABLE)
+def test_every_family_gives_the_maps_of_plain_transformers(
+    tmp_path: Path, family: str, dtype: str, classes: int
+) -> None:
+    directory = save_tiny(tmp_path, family, dtype, classes)
+    images = [Image.fromarray(picture(seed, *size)) for seed, size in enumerate(SIZES)]
+    exact, several = differing(directory, reference=True, images=images)
+    assert exact == 0
+    assert several > 1, "a map of one class proves nothing"
+    fast, _ = differing(directory, reference=False, images=images)
+    assert fast <= 2, "more than float rounding"
+    model, processor = load_model(Checkpoint.from_directory(directory))
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    for one, other in zip(
+        predict_sequential(images, model, processor),
+        plain_transformers(directory, images),
+        strict=True,
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_the_table_has_every_family_type_and_count_of_classes() -> None:
+    families, dtypes, counts = (set(column) for column in zip(*TABLE, strict=True))
+    assert families == set(FAMILIES) == set(BUILDS)
+    assert dtypes == {"float32", "float16", "bfloat16"}
+    assert counts == {1, 2, 19, 150, 300}
