@@ -1,4 +1,4 @@
-"""Families: each gives the maps of plain transformers, whatever it was saved in; others are named."""
+"""Families: each gives the maps of plain transformers, however saved; others are named."""
 
 import json
 import shutil
@@ -19,7 +19,6 @@ from job.errors import ModelError
 from job.families import FAMILIES
 from job.labels import palette
 from job.model import ModelCard, load_image_processor, load_model
-from job.model_files import read
 from tests.conftest import make_model, picture
 
 SIZES = [(64, 64), (33, 80), (90, 41)]
@@ -241,3 +240,210 @@ def test_the_table_has_every_family_type_and_count_of_classes() -> None:
     assert families == set(FAMILIES) == set(BUILDS)
     assert dtypes == {"float32", "float16", "bfloat16"}
     assert counts == {1, 2, 19, 150, 300}
+
+
+# One class
+
+
+def test_a_model_of_one_class_has_names_and_colours_for_both_values_of_its_maps(
+    tmp_path: Path,
+) -> None:
+    directory = make_model(tmp_path, labels=("road ",))
+    card = ModelCard.of(Checkpoint.from_model(str(directory)))
+    assert card.labels == ("background", "road")
+    assert len({tuple(colour) for colour in palette(card.labels).tolist()}) == 2
+
+
+# What else a folder may hold
+
+
+@pytest.fixture
+def folder(model_dir: Path, tmp_path: Path) -> Path:
+    """A model's directory that a test may change."""
+    return shutil.copytree(model_dir, tmp_path / "model")
+
+
+def changed(path: Path, **settings: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def refusals(folder: Path) -> set[str]:
+    """What is said of a folder, however it is opened: by a path, a URI, on a worker."""
+    said = set()
+    for use in (
+        lambda: ModelCard.of(Checkpoint.from_model(str(folder))),
+        lambda: ModelCard.of(Checkpoint.from_model(f"file://{folder}")),
+        lambda: load_model(Checkpoint.from_directory(folder)),
+    ):
+        with pytest.raises(ModelError) as refused:
+            use()
+        assert refused.value.exit_code == 4
+        assert "\n" not in str(refused.value)
+        said.add(str(refused.value))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"model_type": None}, "no model_type"),
+        ({"model_type": "ultralytics"}, "transformers has no model_type 'ultralytics'"),
+        ({"model_type": "own", "auto_map": {"AutoModel": "own.Model"}}, "code of its own"),
+        ({"architectures": None}, "names no architectures"),
+        *(
+            ({"model_type": kind, "architectures": [name]}, f"{name} ({task}")
+            for kind, name, task in (
+                ("mask2former", "Mask2FormerForUniversalSegmentation", "universal segmentation"),
+                ("oneformer", "OneFormerForUniversalSegmentation", "universal segmentation"),
+                ("eomt", "EomtForUniversalSegmentation", "universal segmentation"),
+                ("maskformer", "MaskFormerForInstanceSegmentation", "instance segmentation"),
+                ("detr", "DetrForSegmentation", "panoptic segmentation"),
+                ("sam", "SamModel", "features or masks"),
+                ("clipseg", "CLIPSegForImageSegmentation", "segmentation of what a text"),
+                ("dpt", "DPTForDepthEstimation", "depth estimation"),
+                ("glpn", "GLPNForDepthEstimation", "depth estimation"),
+                ("vit", "ViTForImageClassification", "image classification"),
+                ("detr", "DetrForObjectDetection", "object detection"),
+                ("bert", "BertModel", "features"),
+            )
+        ),
+        (
+            {"model_type": "sapiens2", "architectures": ["Sapiens2ForSemanticSegmentation"]},
+            "the family of Sapiens2ForSemanticSegmentation is not among them",
+        ),
+    ],
+    ids=str,
+)
+def test_other_models_are_called_what_they_are_with_what_works(
+    folder: Path, settings: dict[str, Any], says: str
+) -> None:
+    changed(folder / "config.json", **settings)
+    for said in refusals(folder):
+        assert says in said
+        assert "SegFormer, UperNet, BEiT, Data2VecVision, DPT, MobileNetV2" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model_index.json", "a pipeline of diffusers"),
+        ("adapter_config.json", "a peft adapter"),
+        ("adapter_model.safetensors", "a peft adapter"),
+    ],
+)
+def test_a_pipeline_and_an_adapter_beside_the_weights_are_refused(
+    folder: Path, name: str, says: str
+) -> None:
+    (folder / name).write_text("{}")
+    assert all(says in said for said in refusals(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model-q4.gguf", "GGUF weights"),
+        ("model.onnx", "ONNX weights"),
+        ("tf_model.h5", "Keras weights"),
+        ("flax_model.msgpack", "Flax weights"),
+        ("pytorch_model.bin", "pickled weights"),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with its config"])
+def test_weights_of_other_formats_are_named(
+    folder: Path, name: str, says: str, alone: bool
+) -> None:
+    for path in folder.iterdir():
+        if alone or path.suffix == ".safetensors":
+            path.unlink()
+    (folder / name).write_bytes(b"weights")
+    for said in refusals(folder):
+        assert f"no .safetensors weights, only {says}" in said
+        assert name in said
+
+
+@pytest.mark.parametrize("channels", [1, 4, 13])
+def test_a_model_of_other_than_three_channels_is_refused(folder: Path, channels: int) -> None:
+    changed(folder / "config.json", num_channels=channels)
+    assert all(f"pictures of {channels} channels" in said for said in refusals(folder))
+
+
+def test_shards_load_and_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path, "segformer", "bfloat16", 5)
+    whole = load_model(Checkpoint.from_directory(directory))[0]
+    saved = AutoModelForSemanticSegmentation.from_pretrained(directory)
+    (directory / "model.safetensors").unlink()
+    saved.save_pretrained(directory, max_shard_size="20KB")
+    shards = sorted(directory.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    sharded = load_model(Checkpoint.from_model(str(directory)))[0]
+    for one, other in zip(whole.parameters(), sharded.parameters(), strict=True):
+        assert torch.equal(one, other)
+    shards[0].unlink()
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*model-00001-of"):
+        load_model(Checkpoint.from_model(str(directory)))
+
+
+def test_a_head_of_another_size_is_refused_with_both_shapes(folder: Path, tmp_path: Path) -> None:
+    other = make_model(tmp_path / "other", labels=("a", "b", "c"))
+    shutil.copy(other / "model.safetensors", folder)
+    with pytest.raises(ModelError, match=r"classifier\.bias is \(3,\), not \(5,\)"):
+        load_model(Checkpoint.from_model(str(folder)))
+
+
+# Image processors
+
+
+def test_a_processor_that_stands_only_in_processor_config_loads(folder: Path) -> None:
+    expected = load_image_processor(str(folder))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    nested = {"image_processor": settings, "processor_class": "SomeProcessor"}
+    (folder / "processor_config.json").write_text(json.dumps(nested))
+    checkpoint = Checkpoint.from_model(str(folder))
+    assert ModelCard.of(checkpoint).size is not None
+    assert load_model(checkpoint)[1].to_dict() == expected.to_dict()
+
+
+def test_a_processor_config_without_an_image_processor_is_not_enough(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text('{"processor_class": "SomeProcessor"}')
+    assert all("preprocessor_config.json" in said for said in refusals(folder))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": 64},
+        {"size": {"shortest_edge": 64}},
+        {"size": {"height": 48, "width": 80}},
+        {"do_resize": False},
+        {"do_normalize": False},
+        {"do_rescale": False},
+        {"do_rescale": False, "do_normalize": False},
+        {"do_reduce_labels": True},
+    ],
+    ids=str,
+)
+def test_settings_of_a_processor_on_disk_give_the_maps_of_plain_transformers(
+    folder: Path, settings: dict[str, Any]
+) -> None:
+    changed(folder / "preprocessor_config.json", **settings)
+    images = [Image.fromarray(picture(seed, *size)) for seed, size in enumerate(SIZES)]
+    assert differing(folder, reference=True, images=images)[0] == 0
+
+
+def test_a_half_precision_model_of_the_caller_predicts_and_is_left_as_it_is(
+    tmp_path: Path,
+) -> None:
+    directory = save_tiny(tmp_path, "segformer", "bfloat16", 5)
+    model = AutoModelForSemanticSegmentation.from_pretrained(directory).eval()
+    processor = load_image_processor(str(directory))
+    image = Image.fromarray(picture(0, 40, 60))
+    (expected,) = plain_transformers(directory, [image])
+    (found,) = predict_sequential([image], model, processor)
+    assert np.array_equal(found, expected)
+    checkpoint = Checkpoint.from_dict({"model": model, "image_processor": processor})
+    predictor = SemanticSegmentationPredictor.from_checkpoint(checkpoint, reference=True)
+    (ids,) = predictor.predict({"image": np.asarray(image)[None]})["map"]
+    assert np.array_equal(ids, expected)
+    assert model.dtype == torch.bfloat16

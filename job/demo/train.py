@@ -210,9 +210,7 @@ def main() -> None:
         pool = list(workers.map(training_pair, seeds, chunksize=25))
     model = SegformerForSemanticSegmentation(configuration())
     if options.start:
-        model = SegformerForSemanticSegmentation.from_pretrained(
-            options.start, dtype=torch.float32
-        )
+        model = SegformerForSemanticSegmentation.from_pretrained(options.start, dtype=torch.float32)
     steps = train(model, pool, options.minutes, options.sides, options.rate, options.seed)
     print(f"{steps} steps in {options.minutes} minutes")
     model.save_pretrained(options.out)

@@ -49,11 +49,11 @@ def upsample_argmax(
         from job.kernels.upsample_argmax_numba import upsample_argmax_numba
 
         threads = threads or torch.get_num_threads()
-        maps, confidences = upsample_argmax_numba(_rivals(logits), sizes, dtype, threads)
+        maps, confidences = upsample_argmax_numba(logits, sizes, dtype, threads)
     elif logits.is_cuda and find_spec("triton") is not None:
         from job.kernels.upsample_argmax_triton import upsample_argmax_triton
 
-        maps, confidences = upsample_argmax_triton(_rivals(logits), sizes, dtype)
+        maps, confidences = upsample_argmax_triton(logits, sizes, dtype)
     else:
         return upsample_argmax_reference(logits, sizes)
     for index in np.flatnonzero(np.isnan(confidences)).tolist():
@@ -99,11 +99,11 @@ def upsample_argmax_reference(
         if scores.shape[1] == 1:
             arg = best > 0
         maps.append(arg.cpu().numpy().astype(map_dtype(scores.shape[1])))
-        confidences.append(_rivals(scores).softmax(dim=1).amax(dim=1).double().mean())
+        confidences.append(rivals(scores).softmax(dim=1).amax(dim=1).double().mean())
     return maps, torch.stack(confidences).cpu().numpy().astype(np.float32)
 
 
-def _rivals(logits: torch.Tensor) -> torch.Tensor:
+def rivals(logits: torch.Tensor) -> torch.Tensor:
     """Scores to choose from: one class has the background for a rival, whose score is 0."""
     if logits.shape[1] > 1:
         return logits
