@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
@@ -174,11 +175,17 @@ def save_tiny(directory: Path, family: str, dtype: str, classes: int) -> Path:
         for name, parameter in model.named_parameters():
             if name.endswith("weight") and parameter.ndim > 1:
                 parameter.normal_(0, 1.2 * parameter[0].numel() ** -0.5)
-        last = [p for p in model.parameters() if p.shape == (classes,)][-1:]
-        for bias in last:
-            bias.zero_()
-    model.eval().to(getattr(torch, dtype)).save_pretrained(directory)
+    model.eval()
     (directory / "preprocessor_config.json").write_text(json.dumps(settings))
+    model.config.save_pretrained(directory)
+    processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
+    inputs = processor(images=[Image.fromarray(picture(0, *SIZES[0]))], return_tensors="pt")
+    with torch.no_grad():
+        typical = model(**inputs).logits.median(3).values.median(2).values[0]
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") and parameter.shape == (classes,) and "auxiliary" not in name:
+                parameter.sub_(typical)  # of the head: no class wins everywhere
+    model.to(getattr(torch, dtype)).save_pretrained(directory)
     return directory
 
 
@@ -388,6 +395,23 @@ def test_a_head_of_another_size_is_refused_with_both_shapes(folder: Path, tmp_pa
     shutil.copy(other / "model.safetensors", folder)
     with pytest.raises(ModelError, match=r"classifier\.bias is \(3,\), not \(5,\)"):
         load_model(Checkpoint.from_model(str(folder)))
+
+
+def test_weights_that_serve_training_alone_may_be_missing(tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path, "upernet", "float32", 5)
+    weights = load_file(directory / "model.safetensors")
+    kept = {
+        name: tensor
+        for name, tensor in weights.items()
+        if not name.startswith("auxiliary_head.") and not name.endswith("num_batches_tracked")
+    }
+    assert len(kept) < len(weights)
+    save_file(kept, directory / "model.safetensors", {"format": "pt"})
+    load_model(Checkpoint.from_directory(directory))
+    kept.pop("decode_head.classifier.weight")
+    save_file(kept, directory / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights .* decode_head\.classifier\.weight"):
+        load_model(Checkpoint.from_directory(directory))
 
 
 # Image processors
