@@ -51,7 +51,7 @@ def post_process(
     """The stock post-processing: class ids of each image at its own size, (height, width).
 
     transformers' own takes the largest score of a pixel, which is always the first where there is
-    but one: one class is decided by the sigmoid, above one half, which is a score above 0.
+    but one: one class is where its sigmoid is above one half.
     """
     import torch.nn.functional as F  # noqa: N812
 
@@ -65,4 +65,4 @@ def post_process(
         F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
         for logits, size in zip(outputs.logits, sizes, strict=True)
     )
-    return [each.argmax(0) if several else (each[0] > 0).long() for each in scores]
+    return [each.argmax(0) if several else (each[0].sigmoid() > 0.5).long() for each in scores]

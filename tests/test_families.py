@@ -179,8 +179,14 @@ def save_tiny(directory: Path, family: str, dtype: str, classes: int) -> Path:
     (directory / "preprocessor_config.json").write_text(json.dumps(settings))
     model.config.save_pretrained(directory)
     processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
-    inputs = processor(images=[Image.fromarray(picture(0, *SIZES[0]))], return_tensors="pt")
+    shown = [Image.fromarray(picture(seed, *SIZES[0])) for seed in range(3)]
+    inputs = processor(images=shown, return_tensors="pt")
     with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        model.train()(**inputs)  # else features of deep networks fade away
+        model.eval()
         typical = model(**inputs).logits.median(3).values.median(2).values[0]
         for name, parameter in model.named_parameters():
             if name.endswith("bias") and parameter.shape == (classes,) and "auxiliary" not in name:

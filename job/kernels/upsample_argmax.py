@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 MAX_CLASSES = 1 << 16
+_ONE_HALF = 1.5 * 2.0**-24  # the largest score whose sigmoid is 0.5 in float32
 _REFERENCE_FLOATS = 1 << 25  # the reference upsamples as many classes at a time as fit in here
 
 
@@ -22,8 +23,8 @@ def upsample_argmax(
     align_corners=False)[0].argmax(0)``; a pixel may differ only where its two best classes are
     equal within float32 rounding. The CPU kernel rounds exactly as torch's vector code does.
 
-    One class is decided by the sigmoid: 1 where it is above one half, which is where the upsampled
-    score is above 0, and 0 elsewhere. That is the best of two classes of which the first scores 0.
+    One class is decided by the sigmoid: 1 where that of the upsampled score is above one half, 0
+    elsewhere. That is the better of two classes of which the first always scores one half.
 
     Args:
         logits: (B, C, h, w) float32, bfloat16 or float16, on the CPU or a CUDA device, in any
@@ -97,17 +98,18 @@ def upsample_argmax_reference(
         assert best is not None
         assert arg is not None
         if scores.shape[1] == 1:
-            arg = best > 0
+            arg = best.sigmoid() > 0.5
         maps.append(arg.cpu().numpy().astype(map_dtype(scores.shape[1])))
         confidences.append(rivals(scores).softmax(dim=1).amax(dim=1).double().mean())
     return maps, torch.stack(confidences).cpu().numpy().astype(np.float32)
 
 
 def rivals(logits: torch.Tensor) -> torch.Tensor:
-    """Scores to choose from: one class has the background for a rival, whose score is 0."""
+    """Scores to choose from: one class has the background for a rival, at one half."""
     if logits.shape[1] > 1:
         return logits
-    return torch.cat([torch.zeros_like(logits), logits], 1)
+    scores = logits.float()
+    return torch.cat([torch.full_like(scores, _ONE_HALF), scores], 1)
 
 
 def map_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
