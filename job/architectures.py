@@ -19,7 +19,7 @@ from job.images import decode, to_array
 from job.model import ModelSize, load_model
 from job.predictor import Predictor
 from job.segmentation import SemanticSegmentationPredictor
-from job.sequential import predict_sequential
+from job.sequential import post_process, predict_sequential
 
 if TYPE_CHECKING:
     from job.forward import Precision
@@ -132,9 +132,8 @@ class _Careful:
         inputs = self.image_processor(images=images, return_tensors="pt")
         with torch.inference_mode():
             outputs = self.model(pixel_values=inputs.pixel_values.to(self.model.device))
-        maps = self.image_processor.post_process_semantic_segmentation(
-            outputs=outputs, target_sizes=[image.size[::-1] for image in images]
-        )
+        sizes = [(image.height, image.width) for image in images]
+        maps = post_process(outputs, self.image_processor, sizes)
         column = np.empty(len(maps), object)
         for row, segmented in enumerate(maps):
             column[row] = segmented.to(torch.uint8).cpu().numpy()

@@ -6,6 +6,7 @@ built where ``to_dict`` or ``as_directory`` is called.
 """
 
 import contextlib
+import copy
 import hashlib
 import os
 import pickle
@@ -231,6 +232,27 @@ class _PackedModel:
             model = model.to(dtypes.pop())
         model.load_state_dict(weights)
         return model.train(self._training)
+
+
+def in_float32(model: Any) -> Any:
+    """A model whose floats are float32: itself, or a copy when it has others; pixels are float32.
+
+    Args:
+        model: a ``torch.nn.Module``; it is left as it is.
+    """
+    import torch
+
+    def others() -> Iterator[torch.Tensor]:
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point() and tensor.dtype != torch.float32:
+                yield tensor
+
+    first = next(others(), None)
+    if first is None:
+        return model
+    packed = _packed(model)
+    copied = packed.unpack() if isinstance(packed, _PackedModel) else copy.deepcopy(model)
+    return copied.to(first.device, torch.float32)
 
 
 def _packed(value: Any) -> Any:

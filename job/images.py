@@ -147,7 +147,9 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
     _refuse_oversized(image.size, pixel_limit)
     if image.format == "JPEG2000":
         jpeg2000.refuse_lying_codestream(data, pixel_limit)
-        image = jpeg2000.deep_picture(data) or image
+        deep = jpeg2000.deep_picture(data)
+        if deep is not None:
+            return deep, 1
     image.load()
     return image, 1
 

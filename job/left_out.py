@@ -3,11 +3,10 @@
 from collections import Counter
 from typing import Literal
 
-Reason = Literal["no_image", "hidden", "system", "dangling", "again", "special"]
+Reason = Literal["no_image", "system", "dangling", "again", "special"]
 
 _WORDS: dict[Reason, tuple[str, str]] = {
     "no_image": ("object without an image's name", "objects without an image's name"),
-    "hidden": ("hidden file", "hidden files"),
     "system": ("file of an operating system", "files of operating systems"),
     "dangling": ("link that leads nowhere", "links that lead nowhere"),
     "again": (
@@ -37,7 +36,7 @@ class LeftOut:
         return self._counts.total()
 
     def __str__(self) -> str:
-        """``3 hidden files (such as .a.jpg), 1 link that leads nowhere (b.jpg)``."""
+        """``3 files of operating systems (such as ._a.jpg), 1 link that leads nowhere (b.jpg)``."""
         parts = []
         for reason, (one, many) in _WORDS.items():
             count = self._counts[reason]
@@ -48,18 +47,15 @@ class LeftOut:
         return ", ".join(parts)
 
 
-def why_left_out(path: str, *, hidden_wanted: bool = False) -> Reason | None:
+def why_left_out(path: str) -> Reason | None:
     """Why a file is left out whatever its extension; None for one that may be an image.
 
     Args:
-        path: from INPUT on: INPUT itself may well lie in a hidden folder.
-        hidden_wanted: whether INPUT is a glob that asks for names with a dot.
+        path: from INPUT on: INPUT itself may well lie in a folder of such a name.
     """
     *folders, name = [part for part in path.split("/") if part not in ("", ".", "..")] or [""]
     if name.lower() in _SYSTEM_NAMES or name.startswith("._"):
         return "system"
     if any(folder.lower() in _SYSTEM_FOLDERS for folder in folders):
         return "system"
-    if not hidden_wanted and any(part.startswith(".") for part in (*folders, name)):
-        return "hidden"
     return None

@@ -72,8 +72,8 @@ def list_objects(
         uri: what to list.
         options: what the filesystem takes.
         patience: how long to try.
-        left_out: counts what lies there and is not listed: hidden files and those of operating
-            systems, links that lead nowhere.
+        left_out: counts what lies there and is not listed: files of operating systems, links that
+            lead nowhere.
 
     Raises:
         StorageError: nothing is there, or it may not be listed.
@@ -108,25 +108,18 @@ def _objects(place: Location, left_out: LeftOut) -> Iterator[StoredObject]:
 
 
 def _sifted(
-    objects: Iterable[StoredObject], root: str, left_out: LeftOut, *, hidden_wanted: bool = False
+    objects: Iterable[StoredObject], root: str, left_out: LeftOut
 ) -> Iterator[StoredObject]:
-    """Without what operating systems have left there, and what is hidden."""
+    """Without what operating systems have left there."""
     for found in objects:
         if found.path.endswith("/"):  # a console's stand-in for an empty folder
             continue
         path = found.path.removeprefix(root)
-        reason = why_left_out(path, hidden_wanted=hidden_wanted)
+        reason = why_left_out(path)
         if reason is None:
             yield found
         else:
             left_out.add(reason, path)
-
-
-def _matched(
-    objects: Iterable[StoredObject], root: str, pattern: str, left_out: LeftOut
-) -> Iterator[StoredObject]:
-    hidden_wanted = any(part.startswith(".") for part in pattern.split("/"))
-    return _sifted(_named(objects), root, left_out, hidden_wanted=hidden_wanted)
 
 
 def _split_pattern(path: str, is_folder: Callable[[str], bool]) -> tuple[str, str]:
@@ -180,7 +173,7 @@ def _local_glob(path: str, left_out: LeftOut) -> Iterator[StoredObject]:
 
     matches = re.compile(glob_translate(_escaped(root) + rest)).match
     walk = _Walk(left_out, may_hold, lambda path: matches(path) is not None)
-    return _matched(walk.files(root), root, rest, left_out)
+    return _sifted(_named(walk.files(root)), root, left_out)
 
 
 class _Walk:
@@ -287,7 +280,7 @@ def _s3_objects(fs: S3, path: str, left_out: LeftOut) -> Iterator[StoredObject]:
 def _globbed(fs: AbstractFileSystem, path: str, left_out: LeftOut) -> Iterator[StoredObject]:
     root, rest = _split_pattern(path, fs.isdir)
     found = fs.glob(_escaped(root) + rest, detail=True)
-    return _matched(_as_described(found), root, rest, left_out)
+    return _sifted(_named(_as_described(found)), root, left_out)
 
 
 def _under_prefix(fs: S3, bucket: str, prefix: str) -> Iterator[StoredObject]:

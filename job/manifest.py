@@ -29,7 +29,7 @@ class Manifest:
         size: bytes of all listed images together.
         listed: ``uri``, ``size`` and ``etag`` of what is there now.
         new: rows that this listing added.
-        left_out: what lies under INPUT and is no image by its name, or hidden.
+        left_out: what lies under INPUT and is no image of the user's.
     """
 
     rows: pa.Table

@@ -1,6 +1,7 @@
 """A Hugging Face segmentation model's files: what they say of it, and the model they make."""
 
 import json
+import os
 import pickle
 import platform
 import tempfile
@@ -13,10 +14,11 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
 
-from job.checkpoint import Checkpoint, Origin
+from job.checkpoint import Checkpoint, Origin, in_float32
 from job.errors import ModelError
+from job.families import refuse_other_channels, refuse_other_families, refuse_other_formats
 from job.labels import label_names
-from job.model_files import PREPROCESSOR
+from job.model_files import CONFIG, PREPROCESSOR, PROCESSOR, preprocessing
 from job.wording import counted
 
 # What transformers raises on settings of the wrong kind.
@@ -97,20 +99,35 @@ class ModelCard:
             image_processor = load_image_processor(directory)
         return cls(
             origin=checkpoint.origin,
-            labels=label_names(config.id2label),
+            labels=class_names(config),
             size=ModelSize.of(image_processor),
             preprocessing=type(image_processor).__name__,
         )
 
 
+def class_names(config: Any) -> tuple[str, ...]:
+    """Names by the class ids of maps.
+
+    A model of one class has one score per pixel, and says by its sigmoid whether the pixel is of
+    that class: its maps have 1 for the class and 0 for the background.
+
+    Raises:
+        ModelError: the configuration names no classes.
+    """
+    names = label_names(config.id2label)
+    return ("background", names[-1]) if len(config.id2label) == 1 else names
+
+
 def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
-    """The model and the image processor (Pillow backend) of a checkpoint.
+    """The model, in float32, and the image processor (Pillow backend) of a checkpoint.
 
     Safetensors only, no code from the checkpoint, and every weight of the model must be in it.
+    Whatever precision the weights were saved in, they become float32: pixels are.
 
     Raises:
         ModelError: it is not a complete semantic-segmentation model.
     """
+    import torch
     from transformers import AutoModelForSemanticSegmentation
 
     quiet_transformers()
@@ -121,21 +138,41 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
         try:
             model, loading = AutoModelForSemanticSegmentation.from_pretrained(
                 directory,
+                dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                # What is mismatched is refused below, by name.
+                ignore_mismatched_sizes=True,
             )
         except (*_ODD_FILES, *_ODD_SETTINGS) as error:
             raise ModelError(f"{checkpoint!r} cannot be loaded: {_first_line(error)}") from error
-        missing = sorted(loading["missing_keys"])
-        if missing:
-            raise ModelError(
-                f"{checkpoint!r} lacks {counted(len(missing), 'weight')} that semantic"
-                f" segmentation needs, {missing[0]} among them; use a checkpoint fine-tuned for"
-                " segmentation"
-            )
+        _refuse_random_weights(checkpoint, loading)
         return model, load_image_processor(directory)
+
+
+def _refuse_random_weights(checkpoint: Checkpoint, loading: dict[str, Any]) -> None:
+    """Refuse a model some of whose weights are not in the files, and therefore random."""
+    mismatched = sorted(loading["mismatched_keys"], key=str)
+    if mismatched:
+        name, saved, expected = mismatched[0]
+        raise ModelError(
+            f"{checkpoint!r} cannot be loaded: {len(mismatched)} of its weights have another shape"
+            f" than config.json asks for; {name} is {tuple(saved)}, not {tuple(expected)}. Use the"
+            " config.json that the weights were saved with"
+        )
+    missing = sorted(key for key in loading["missing_keys"] if not _is_unused(key))
+    if missing:
+        raise ModelError(
+            f"{checkpoint!r} lacks {counted(len(missing), 'weight')} that semantic segmentation"
+            f" needs, {missing[0]} among them; use a checkpoint fine-tuned for segmentation"
+        )
+
+
+def _is_unused(key: str) -> bool:
+    """Whether predictions do not depend on a weight: it serves training alone."""
+    return key.startswith("auxiliary_head.") or key.endswith("num_batches_tracked")
 
 
 def on_device(model: Any, use_gpu: bool) -> Any:
@@ -170,7 +207,7 @@ def _from_objects(checkpoint: Checkpoint) -> tuple[Any, Any]:
         raise ModelError(
             f"{checkpoint!r}: expected 'model' and 'image_processor' (or 'feature_extractor')"
         )
-    return data["model"], image_processor
+    return in_float32(data["model"]), image_processor
 
 
 def quiet_transformers() -> None:
@@ -185,22 +222,31 @@ def load_image_processor(directory: str) -> Any:
     """The image processor of a model's directory, as its Pillow backend: the reference.
 
     Raises:
-        ModelError: its ``preprocessor_config.json`` is missing, or names none that is known.
+        ModelError: its settings are missing, name none that is known, or make no sense.
     """
     from transformers import AutoImageProcessor
 
+    here = Path(directory)
     try:
-        settings = json.loads((Path(directory) / PREPROCESSOR).read_text())
+        files = {
+            name: (here / name).read_bytes()
+            for name in (PREPROCESSOR, PROCESSOR)
+            if (here / name).is_file()
+        }
+        settings = preprocessing(files)
+        if settings is None:
+            raise ValueError(f"there is no {PREPROCESSOR}")
         # Published before transformers 5, and not recognised by it any more.
-        name = str(settings.get("image_processor_type", ""))
-        settings["image_processor_type"] = name.replace("FeatureExtractor", "ImageProcessor")
-        with tempfile.TemporaryDirectory() as renamed:
-            (Path(renamed) / PREPROCESSOR).write_text(json.dumps(settings))
+        name = settings.get("image_processor_type", settings.get("feature_extractor_type"))
+        if isinstance(name, str):
+            name = name.replace("FeatureExtractor", "ImageProcessor")
+            settings = {**settings, "image_processor_type": name}
+        with tempfile.TemporaryDirectory() as alone:
+            (Path(alone) / PREPROCESSOR).write_text(json.dumps(settings))
+            if (here / CONFIG).is_file():  # tells the processor when the settings do not
+                (Path(alone) / CONFIG).write_bytes((here / CONFIG).read_bytes())
             image_processor = AutoImageProcessor.from_pretrained(
-                renamed if name.endswith("FeatureExtractor") else directory,
-                backend="pil",
-                trust_remote_code=False,
-                local_files_only=True,
+                alone, backend="pil", trust_remote_code=False, local_files_only=True
             )
         _check_preprocessing(image_processor)
         return image_processor
@@ -219,6 +265,8 @@ def _check_preprocessing(image_processor: Any) -> None:
             raise ValueError(f"size: {side} is {pixels!r}, not a number from 1 to {_LONGEST_SIDE}")
     picture = Image.new("RGB", (8, 8), (9, 99, 199))
     values = image_processor(images=[picture], return_tensors="np").pixel_values
+    if np.ndim(values) != 4 or values.shape[1] != 3:
+        raise ValueError(f"it makes a picture of shape {np.shape(values)}, and not 3 channels")
     if not np.isfinite(values).all():
         raise ValueError("it makes numbers of a picture that are not finite; look at image_std")
 
@@ -232,25 +280,22 @@ def check_model_config(checkpoint: Checkpoint, directory: str) -> Any:
     Raises:
         ModelError: naming what the checkpoint holds instead.
     """
-    from transformers import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, AutoConfig
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    refuse_other_formats(repr(checkpoint), os.listdir(directory))
     try:
+        settings = json.loads((Path(directory) / CONFIG).read_text())
+        if not isinstance(settings, dict):
+            raise ValueError(f"{CONFIG} holds no JSON object")
+        refuse_other_families(repr(checkpoint), settings, CONFIG_MAPPING)
         config = AutoConfig.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
         label_names(config.id2label)
     except (OSError, *_ODD_SETTINGS) as error:
         raise ModelError(f"{checkpoint!r}: {_first_line(error)}") from error
-    known = MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING
-    expected: str | None = (
-        getattr(known[type(config)], "__name__", None) if type(config) in known else None
-    )
-    found = (config.architectures or ["a model of unknown class"])[0]
-    if expected is None or found != expected:
-        raise ModelError(
-            f"{checkpoint!r} is not a semantic-segmentation model: it holds {found}. Use one such"
-            " as nvidia/segformer-b0-finetuned-ade-512-512"
-        )
+    refuse_other_channels(repr(checkpoint), config)
     return config
 
 

@@ -1,13 +1,18 @@
 """The files of a Hugging Face model, from a local directory, a URI or the Hub."""
 
 import json
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from job.errors import ConfigError, ModelError
+from job.families import refuse_other_formats
 from job.storage import STORAGE_ERRORS, explain, locate
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+# Where newer models have the image processor's settings, among those of others.
+PROCESSOR = "processor_config.json"
 # JSON and safetensors: nothing that could run code when it is loaded.
 _SUFFIXES = (".json", ".safetensors")
 
@@ -20,12 +25,14 @@ def read(
     Raises:
         ModelError: the model cannot be found or reached, or a file it needs is missing.
     """
+    names: Callable[[], Iterable[str]]
     if "://" in model:
         _refuse_revision(model, revision)
-        files, commit = read_uri(model, options), None
+        files, names, commit = _read_known(model, options), lambda: _names(model, options), None
     elif Path(model).expanduser().is_dir():
         _refuse_revision(model, revision)
-        files, commit = _read_directory(Path(model).expanduser()), None
+        directory = Path(model).expanduser()
+        files, names, commit = _read_directory(directory), lambda: os.listdir(directory), None
     elif _looks_like_a_path(model):
         raise ModelError(
             f"--model {model}: no such directory. Give a directory with {CONFIG}, a URI, or a name"
@@ -33,7 +40,8 @@ def read(
         )
     else:
         files, commit = _read_hub(model, revision)
-    _check(model, files)
+        names = lambda: _names_on_hub(model, commit)  # noqa: E731
+    _check(model, files, names)
     return files, commit
 
 
@@ -43,16 +51,38 @@ def read_uri(uri: str, options: dict[str, Any]) -> dict[str, bytes]:
     Raises:
         ModelError: it cannot be read.
     """
+    files = _read_known(uri, options)
+    if not files:
+        raise ModelError(f"--model {uri}: there is no {CONFIG} and no safetensors file there")
+    return files
+
+
+def _read_known(uri: str, options: dict[str, Any]) -> dict[str, bytes]:
     try:
         place = locate(uri, options)
-        files = {
+        return {
             name: (place / name).read_bytes() for name in place.names() if name.endswith(_SUFFIXES)
         }
     except (*STORAGE_ERRORS, ConfigError) as error:
         raise ModelError(f"--model {uri} cannot be read: {explain(error)}") from error
-    if not files:
-        raise ModelError(f"--model {uri}: there is no {CONFIG} and no safetensors file there")
-    return files
+
+
+def _names(uri: str, options: dict[str, Any]) -> Iterable[str]:
+    try:
+        return locate(uri, options).names()
+    except (*STORAGE_ERRORS, ConfigError):
+        return ()  # the message is then without what else is there
+
+
+def _names_on_hub(model: str, commit: str | None) -> Iterable[str]:
+    import httpx
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return list_repo_files(model, revision=commit)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, httpx.HTTPError):
+        return ()  # likewise
 
 
 def _read_directory(directory: Path) -> dict[str, bytes]:
@@ -117,26 +147,50 @@ def _read_hub(model: str, revision: str | None) -> tuple[dict[str, bytes], str]:
     return _read_directory(snapshot), snapshot.name
 
 
-def _check(model: str, files: dict[str, bytes]) -> None:
+def preprocessing(files: Mapping[str, bytes]) -> dict[str, Any] | None:
+    """The image processor's settings; None when no file has any.
+
+    Raises:
+        ValueError: naming the file that is not a JSON object.
+    """
+    nested = _parsed(PROCESSOR, files).get("image_processor") if PROCESSOR in files else None
+    if isinstance(nested, dict):  # transformers prefers it as well
+        return nested
+    return _parsed(PREPROCESSOR, files) if PREPROCESSOR in files else None
+
+
+def _parsed(name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    try:
+        content = json.loads(files[name])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} holds no JSON object")
+    return content
+
+
+def _check(model: str, files: dict[str, bytes], names: Callable[[], Iterable[str]]) -> None:
+    """Refuse what is incomplete or something else; ``names`` tells of files that were not read."""
+    weights = any(name.endswith(".safetensors") for name in files)
+    called = f"--model {model}"
+    refuse_other_formats(called, [*files, *(() if weights else names())])
     if CONFIG not in files:
         raise ModelError(
-            f"--model {model}: no {CONFIG} there; expected a model in the Hub's format, as"
+            f"{called}: no {CONFIG} there; expected a model in the Hub's format, as"
             " save_pretrained writes it"
         )
-    if PREPROCESSOR not in files:
+    try:
+        _parsed(CONFIG, files)
+        settings = preprocessing(files)
+    except ValueError as error:
+        raise ModelError(f"{called}: {error}") from error
+    if settings is None:
         raise ModelError(
-            f"--model {model}: no {PREPROCESSOR} there, so how to prepare images is not known; save"
+            f"{called}: no {PREPROCESSOR} there, so how to prepare images is not known; save"
             " its image processor beside it with save_pretrained"
         )
-    if not any(name.endswith(".safetensors") for name in files):
+    if not weights:
         raise ModelError(
-            f"--model {model}: no .safetensors weights there, and pickled weights are not loaded."
-            " Convert them with model.save_pretrained(directory)"
+            f"{called}: no .safetensors weights there. Put them there with"
+            " model.save_pretrained(directory)"
         )
-    for name in (CONFIG, PREPROCESSOR):
-        try:
-            content = json.loads(files[name])
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"--model {model}: {name} is not valid JSON ({error})") from error
-        if not isinstance(content, dict):
-            raise ModelError(f"--model {model}: {name} holds no JSON object")

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from job.checkpoint import Checkpoint
-from job.errors import ImageError
+from job.errors import ImageError, ModelError
 from job.guard import Guard
 from job.image_loader import failure, ragged
-from job.labels import label_names
-from job.model import ModelSize, load_model, on_device
+from job.model import ModelSize, class_names, load_model, on_device
 from job.predictor import Predictor
 from job.stopwatch import Stopwatch
 from job.wording import counted
@@ -36,9 +35,13 @@ class SemanticSegmentationPredictor(Predictor):
         image_processor: the Hugging Face image processor that goes with it (Pillow backend).
         forward: how to run the model; by default folded, in float32.
         reference: the stock model and post-processing instead of the fast ones.
-        images_at_once: images in one forward pass.
+        images_at_once: images in one forward pass; the reference takes one, for the sums of several
+            may be rounded in another order.
         stopwatch: where the seconds spent are reported.
         guard: what ends a batch that kills or hangs the process; needs ``id`` and ``uri`` columns.
+
+    Raises:
+        ModelError: the model cannot predict on a plain grey picture, or not what it says.
     """
 
     def __init__(
@@ -57,16 +60,19 @@ class SemanticSegmentationPredictor(Predictor):
         from job.normalise import Normaliser
 
         super().__init__()
-        self.labels = label_names(model.config.id2label)
+        self.labels = class_names(model.config)
         self.device = model.device
         self._forward = forward or (stock(model) if reference else fast(model))
         self._normaliser = Normaliser(image_processor, model.device, self._forward.takes)
         self._upsample = upsample_argmax_reference if reference else upsample_argmax
-        self._images_at_once = images_at_once if self._normaliser.size else 1
+        one_by_one = reference or self._normaliser.size is None
+        self._images_at_once = 1 if one_by_one else images_at_once
+        self._grey = np.full((*_plain_size(model.config, image_processor), 3), 128, np.uint8)
         self._stopwatch = Stopwatch()
         self._guard = guard or Guard("predict")
-        # Compile what is compiled on first use before an image, and its timeout, wait for it.
-        self._works_otherwise()
+        # This also compiles what is compiled on first use, before an image, and its timeout, wait
+        # for it.
+        self._refuse_unfit(len(model.config.id2label))
         self._stopwatch = stopwatch or self._stopwatch
 
     @classmethod
@@ -92,12 +98,13 @@ class SemanticSegmentationPredictor(Predictor):
             precision: what matrix products are computed in.
             compiled: compile the model here, for images of its size.
             reference: the stock model and post-processing, whatever else is asked for.
-            images_at_once: images in one forward pass.
+            images_at_once: images in one forward pass; 1 for the reference.
             stopwatch: where the seconds spent are reported.
             guard: what ends a batch that kills or hangs the process.
 
         Raises:
-            ModelError: the checkpoint is not a semantic-segmentation model, or there is no GPU.
+            ModelError: the checkpoint is not a semantic-segmentation model, there is no GPU, or
+                the model does not take a plain picture.
         """
         if guard is not None:
             guard.arrive()
@@ -184,10 +191,36 @@ class SemanticSegmentationPredictor(Predictor):
             pixels[half:], sizes[half:]
         )
 
+    def _refuse_unfit(self, classes: int) -> None:
+        """Refuse a model that cannot predict on any picture, before it fails on each of them."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                logits = self._logits([self._grey])
+                self._upsample(logits, [(8, 8)])
+        except Exception as error:  # whatever a stranger's model raises, it is of no use here
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise ModelError(
+                f"the model cannot predict even on a plain grey picture ({reason}). Check that its"
+                " config.json and its image processor fit together, or use another model"
+            ) from error
+        if logits.shape[1] != classes:
+            raise ModelError(
+                f"the model gives scores for {logits.shape[1]} classes, and its id2label names"
+                f" {classes}. Correct id2label in its config.json"
+            )
+        if not torch.isfinite(logits).all():
+            raise ModelError(
+                f"the model gives a plain grey picture scores that are not finite, in"
+                f" {self._forward.precision}. Its weights are damaged, or overflow in this"
+                " precision: try --precision float32"
+            )
+
     def _works_otherwise(self) -> bool:
         """Whether a plain grey picture gets a map: then a failure was the images', not ours."""
         try:
-            self._predict_images([np.full((256, 256, 3), 128, np.uint8)], [(8, 8)])
+            self._predict_images([self._grey], [(8, 8)])
         except (RuntimeError, MemoryError, ValueError):
             return False
         return True
@@ -227,6 +260,15 @@ class SemanticSegmentationPredictor(Predictor):
             import torch
 
             torch.cuda.empty_cache()
+
+
+def _plain_size(config: Any, image_processor: Any) -> tuple[int, int]:
+    """(height, width) of a picture that any sound model takes: some have one size and no resize."""
+    own = getattr(config, "image_size", None)
+    if getattr(image_processor, "do_resize", True) or not own:
+        return 256, 256
+    height, width = (own, own) if isinstance(own, int) else own
+    return height, width
 
 
 def _name_of(data: Any, rows: Sequence[int]) -> str:

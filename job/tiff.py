@@ -171,7 +171,7 @@ def page(data: bytes) -> Page | None:
             tag, kind, number = struct.unpack_from(entry, data, at)
             if tag not in _WANTED or tag in tags or kind not in _TYPES:
                 continue
-            dtype = np.dtype(_TYPES[kind]).newbyteorder(order)
+            dtype = np.dtype(_TYPES[kind]).newbyteorder("<" if order == "<" else ">")
             value = at + length - inline
             if number * dtype.itemsize > inline:
                 (value,) = struct.unpack_from(f"{order}{'Q' if inline == 8 else 'I'}", data, value)

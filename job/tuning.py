@@ -57,14 +57,16 @@ def _seconds_by_precision(
     import torch
 
     from job.forward import fast
-    from job.model import ModelSize, load_model, on_device
+    from job.model import load_model, on_device
+    from job.normalise import Normaliser
 
     torch.set_num_threads(threads)
     model, image_processor = load_model(checkpoint)
     model = on_device(model, use_gpu)
-    size = ModelSize.of(image_processor)
-    shape = (32 if use_gpu else 1, 3, *((size.height, size.width) if size else (512, 512)))
-    pixels = torch.randn(shape, device=model.device)
+    # Some models take no other size than that which their processor makes.
+    grey = np.full((512, 512, 3), 128, np.uint8)
+    size = Normaliser(image_processor, model.device)([grey]).shape[1:]
+    pixels = torch.randn((32 if use_gpu else 1, *size), device=model.device)
     halves: tuple[Precision, ...] = ("bfloat16", "float16") if use_gpu else ("bfloat16",)
     seconds: dict[Precision, float] = {}
     for precision in ("float32", *halves):

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +66,35 @@ def test_a_model_that_does_not_fold_runs_as_it_is_and_says_so(
     assert "runs unfolded" in forward.notes[0]
     assert "not ReLU" in forward.notes[0]
     assert agreement(forward.scores(pixels), stock(model).scores(pixels)) >= 0.95
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@torch.inference_mode()
+def test_whatever_folding_runs_into_the_model_runs_as_it_is(
+    model_dir: Path, pixels: torch.Tensor, precision: Precision
+) -> None:
+    def wrapped(model: Any) -> None:
+        model.decode_head.classifier = torch.nn.Sequential(model.decode_head.classifier)
+
+    def renamed(model: Any) -> None:
+        del model.decode_head.activation
+
+    def raising(model: Any) -> None:
+        def refuse(module: Any, inputs: Any) -> None:
+            if inputs[0].shape[0] == 2:  # the probe's pictures
+                raise TypeError("pictures come one by one")
+
+        model.segformer.register_forward_pre_hook(refuse)
+
+    for change in (wrapped, raising):
+        model = load_model(Checkpoint.from_directory(model_dir))[0].eval()
+        change(model)
+        forward = fast(model, precision)
+        assert "runs unfolded: folding it fails" in forward.notes[0]
+        assert agreement(forward.scores(pixels), stock(model).scores(pixels)) >= 0.95
+    model = load_model(Checkpoint.from_directory(model_dir))[0].eval()
+    renamed(model)
+    assert "runs unfolded: folding it fails" in fast(model, precision).notes[0]
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")

@@ -29,13 +29,18 @@ FUSED = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 def count_ties(
     maps: Sequence[np.ndarray], logits: torch.Tensor, sizes: Sequence[tuple[int, int]]
 ) -> int:
-    """Count the pixels that differ from torch's; fail where the two classes are no float tie."""
+    """Count the pixels that differ from torch's; fail where the two classes are no float tie.
+
+    One class is decided by its sigmoid: it is the second of two, and the first scores 0.
+    """
     differing = 0
     for ids, image, size in zip(maps, logits.float().contiguous(), sizes, strict=True):
         scores = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
         assert ids.shape == tuple(size)
         assert ids.dtype == (np.uint8 if len(image) <= 256 else np.uint16)
         chosen = torch.from_numpy(ids.astype(np.int64))
+        if len(image) == 1:
+            scores = torch.cat([torch.full_like(scores, 1.5 * 2.0**-24), scores])
         wrong = chosen != scores.argmax(0)
         differing += int(wrong.sum())
         best = scores.amax(0)
@@ -147,6 +152,29 @@ def test_half_precision_scores_are_interpolated_in_float32(dtype: torch.dtype) -
     assert count_ties(maps, logits, sizes) == 0 or not FUSED
     expected = logits.float().softmax(1).amax(1).mean((1, 2)).numpy()
     np.testing.assert_allclose(confidences, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["planes", "channels last"])
+def test_one_class_is_where_its_sigmoid_is_above_one_half(
+    dtype: torch.dtype, channels_last: bool
+) -> None:
+    logits = smooth_logits((3, 1, 16, 24), seed=14).to(dtype)
+    logits[1], logits[2] = -2, 2.0**-24  # one half, in float32
+    if channels_last:
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    sizes = [(64, 96), (5, 7), (9, 9)]
+    for upsample in (upsample_argmax, upsample_argmax_reference):
+        (mixed, *alike), confidences = upsample(logits, sizes)
+        scores = F.interpolate(logits[:1].float(), sizes[0], mode="bilinear", align_corners=False)
+        sure = (scores[0, 0].abs() > 1e-6).numpy()
+        assert ((mixed == (scores.sigmoid() > 0.5)[0, 0].numpy()) | ~sure).all()
+        assert set(np.unique(mixed)) == {0, 1}
+        assert not any(ids.any() for ids in alike), "one half is not above one half"
+        assert mixed.dtype == np.uint8
+        sigmoid = logits[:, 0].double().sigmoid()
+        expected = torch.maximum(sigmoid, 1 - sigmoid).mean((1, 2))
+        np.testing.assert_allclose(confidences, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

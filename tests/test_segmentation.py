@@ -424,11 +424,60 @@ def test_an_image_too_small_for_a_processor_that_keeps_its_size_fails_alone(
 
 
 def test_another_error_of_the_model_ends_the_run(loaded: tuple[Any, Any]) -> None:
+    tried = []
+
     def broken(pixels: torch.Tensor) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        tried.append(pixels)
+        if len(tried) > 1:  # the first is the predictor trying itself out
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="illegal memory access"):
         predictor_with(loaded, broken).predict(batch(pictures([(5, 5)])))
+
+
+def test_a_model_that_refuses_a_plain_picture_is_refused_when_it_is_loaded(
+    loaded: tuple[Any, Any],
+) -> None:
+    def broken(pixels: torch.Tensor) -> None:
+        raise TypeError("expected 4 channels")
+
+    with pytest.raises(ModelError, match=r"plain grey picture \(expected 4 channels\)") as refused:
+        predictor_with(loaded, broken)
+    assert refused.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda logits: logits[:, :4], "scores for 4 classes, and its id2label names 5"),
+        (lambda logits: logits[:, :1], "scores for 1 classes, and its id2label names 5"),
+        (lambda logits: logits * torch.inf, "not finite, in float32"),
+    ],
+)
+def test_scores_that_do_not_fit_the_labels_are_found_when_the_model_is_loaded(
+    loaded: tuple[Any, Any], change: Callable[[torch.Tensor], torch.Tensor], says: str
+) -> None:
+    plain = stock(loaded[0])
+    forward = replace(plain, scores=lambda pixels: change(plain.scores(pixels)))
+    with pytest.raises(ModelError, match=says):
+        SemanticSegmentationPredictor(*loaded, forward=forward)
+
+
+def test_the_reference_takes_one_image_at_a_time(loaded: tuple[Any, Any]) -> None:
+    plain, taken = stock(loaded[0]), []
+
+    def scores(pixels: torch.Tensor) -> torch.Tensor:
+        taken.append(len(pixels))
+        return plain.scores(pixels)
+
+    images = pictures(SIZES[:4])
+    for reference, expected in ((True, [1, 1, 1, 1]), (False, [4])):
+        predictor = SemanticSegmentationPredictor(
+            *loaded, forward=replace(plain, scores=scores), reference=reference, images_at_once=4
+        )
+        taken.clear()
+        predictor.predict(batch(images))
+        assert taken == expected
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

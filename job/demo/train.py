@@ -156,7 +156,7 @@ def train(
 
 def confusion(directory: Path | str, scenes: Sequence[Scene]) -> NDArray[np.int64]:
     """Pixel counts [truth, prediction] of a saved model on written scenes, at full size."""
-    model = SegformerForSemanticSegmentation.from_pretrained(directory).eval()
+    model = SegformerForSemanticSegmentation.from_pretrained(directory, dtype=torch.float32).eval()
     processor = SegformerImageProcessorPil.from_pretrained(directory)
     classes = len(LABELS)
     counts = np.zeros((classes, classes), np.int64)
@@ -210,7 +210,7 @@ def main() -> None:
         pool = list(workers.map(training_pair, seeds, chunksize=25))
     model = SegformerForSemanticSegmentation(configuration())
     if options.start:
-        model = SegformerForSemanticSegmentation.from_pretrained(options.start)
+        model = SegformerForSemanticSegmentation.from_pretrained(options.start, dtype=torch.float32)
     steps = train(model, pool, options.minutes, options.sides, options.rate, options.seed)
     print(f"{steps} steps in {options.minutes} minutes")
     model.save_pretrained(options.out)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 MAX_CLASSES = 1 << 16
+_ONE_HALF = 1.5 * 2.0**-24  # the largest score whose sigmoid is 0.5 in float32
 _REFERENCE_FLOATS = 1 << 25  # the reference upsamples as many classes at a time as fit in here
 
 
@@ -22,6 +23,9 @@ def upsample_argmax(
     align_corners=False)[0].argmax(0)``; a pixel may differ only where its two best classes are
     equal within float32 rounding. The CPU kernel rounds exactly as torch's vector code does.
 
+    One class is decided by the sigmoid: 1 where that of the upsampled score is above one half, 0
+    elsewhere. That is the better of two classes of which the first always scores one half.
+
     Args:
         logits: (B, C, h, w) float32, bfloat16 or float16, on the CPU or a CUDA device, in any
             memory format; on the CPU ``torch.channels_last`` saves a transposition.
@@ -30,7 +34,8 @@ def upsample_argmax(
 
     Returns:
         A list of B maps, (height, width) uint8, or uint16 above 256 classes; and (B,) float32
-        confidences: the mean over the *coarse* h × w grid of the largest softmax probability.
+        confidences: the mean over the *coarse* h × w grid of the largest softmax probability (of
+        one class, the larger of the sigmoid and the rest).
 
     Raises:
         ValueError: logits are not (B, C, h, w) floats, or sizes do not fit them.
@@ -71,7 +76,8 @@ def upsample_argmax_reference(
     for image, (height, width) in zip(logits, sizes, strict=True):
         scores = image.float().contiguous()[None]
         best = arg = None
-        # A lone class would take another code path of torch's, which rounds differently.
+        # One of several classes, alone, would take another code path of torch's, which rounds
+        # differently.
         group = max(2, _REFERENCE_FLOATS // (height * width))
         for start in range(0, scores.shape[1], group):
             part = F.interpolate(
@@ -89,10 +95,21 @@ def upsample_argmax_reference(
                 better = (part_best > best) | (part_best.isnan() & ~best.isnan())
                 best = torch.where(better, part_best, best)
                 arg = torch.where(better, part_arg, arg)
+        assert best is not None
         assert arg is not None
+        if scores.shape[1] == 1:
+            arg = best.sigmoid() > 0.5
         maps.append(arg.cpu().numpy().astype(map_dtype(scores.shape[1])))
-        confidences.append(scores.softmax(dim=1).amax(dim=1).double().mean())
+        confidences.append(rivals(scores).softmax(dim=1).amax(dim=1).double().mean())
     return maps, torch.stack(confidences).cpu().numpy().astype(np.float32)
+
+
+def rivals(logits: torch.Tensor) -> torch.Tensor:
+    """Scores to choose from: one class has the background for a rival, at one half."""
+    if logits.shape[1] > 1:
+        return logits
+    scores = logits.float()
+    return torch.cat([torch.full_like(scores, _ONE_HALF), scores], 1)
 
 
 def map_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from job.kernels.numba_floats import array_of, compiled, exp, fma, larger, smaller, widen
+from job.kernels.upsample_argmax import rivals
 
 
 def upsample_argmax_numba(
@@ -21,6 +22,7 @@ def upsample_argmax_numba(
         B maps of `dtype`; (B,) float32 confidences, NaN for an image whose logits are not all
         finite: its map means nothing.
     """
+    logits = rivals(logits)
     images, _, rows, columns = logits.shape
     if logits.dtype != torch.bfloat16:
         logits = logits.float()

@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from job.kernels.upsample_argmax import rivals
+
 _PEAK_BLOCK = 128  # coarse pixels of a program: one warp-wide load per 32 of them
 _TILE = (8, 32)  # pixels of a program; a smaller tile is more often of one class
 
@@ -25,7 +27,7 @@ def upsample_argmax_triton(
         B maps of `dtype`, views of one buffer; (B,) float32 confidences, NaN for an image whose
         logits are not all finite: its map means nothing.
     """
-    scores = logits.detach().contiguous()
+    scores = rivals(logits.detach()).contiguous()
     images, classes, rows, columns = scores.shape
     winner = torch.empty((images, rows, columns), dtype=torch.int32, device=scores.device)
     peak = torch.empty((images, rows, columns), dtype=torch.float32, device=scores.device)

@@ -1,0 +1,479 @@
+"""Families: each gives the maps of plain transformers, however saved; others are named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
+from job.errors import ModelError
+from job.families import FAMILIES
+from job.labels import palette
+from job.model import ModelCard, load_image_processor, load_model
+from tests.conftest import make_model, picture
+
+SIZES = [(64, 64), (33, 80), (90, 41)]
+
+
+def _segformer(labels: int) -> Any:
+    return transformers.SegformerConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 24, 32],
+        num_attention_heads=[1, 1, 2, 4],
+        decoder_hidden_size=32,
+        num_labels=labels,
+    )
+
+
+def _upernet(labels: int) -> Any:
+    backbone = transformers.ConvNextConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 12, 16, 20],
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    return transformers.UperNetConfig(
+        backbone_config=backbone,
+        hidden_size=16,
+        pool_scales=[1, 2],
+        auxiliary_in_channels=16,
+        auxiliary_channels=8,
+        num_labels=labels,
+    )
+
+
+def _vit(kind: type[Any], labels: int) -> Any:
+    return kind(
+        image_size=32,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        out_indices=[1, 2, 3, 4],
+        pool_scales=[1, 2],
+        use_auxiliary_head=False,
+        num_labels=labels,
+    )
+
+
+def _dpt(labels: int) -> Any:
+    return transformers.DPTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        is_hybrid=False,
+        num_labels=labels,
+    )
+
+
+def _mobilevit(labels: int) -> Any:
+    return transformers.MobileViTConfig(
+        image_size=64,
+        hidden_sizes=[8, 12, 16],
+        neck_hidden_sizes=[4, 8, 8, 12, 12, 16, 16],
+        num_attention_heads=2,
+        aspp_out_channels=16,
+        num_labels=labels,
+    )
+
+
+def _mobilevitv2(labels: int) -> Any:
+    return transformers.MobileViTV2Config(
+        image_size=64,
+        width_multiplier=0.25,
+        base_attn_unit_dims=[16, 16, 16],
+        n_attn_blocks=[1, 1, 1],
+        aspp_out_channels=16,
+        num_labels=labels,
+    )
+
+
+def _mobilenet(labels: int) -> Any:
+    return transformers.MobileNetV2Config(
+        image_size=64, depth_multiplier=0.25, depth_divisible_by=4, min_depth=4, num_labels=labels
+    )
+
+
+_FIXED = {"size": {"height": 32, "width": 32}, "do_center_crop": False, "do_resize": True}
+_CROPPED = {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}}
+BUILDS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
+    "segformer": (
+        _segformer,
+        {
+            "image_processor_type": "SegformerImageProcessor",
+            "size": {"height": 64, "width": 96},
+        },
+    ),
+    "upernet": (
+        _upernet,
+        {"image_processor_type": "SegformerImageProcessor", "size": {"height": 64, "width": 64}},
+    ),
+    "beit": (
+        lambda labels: _vit(transformers.BeitConfig, labels),
+        {"image_processor_type": "BeitImageProcessor", **_FIXED},
+    ),
+    "data2vec-vision": (
+        lambda labels: _vit(transformers.Data2VecVisionConfig, labels),
+        {"image_processor_type": "BeitImageProcessor", **_FIXED},
+    ),
+    "dpt": (
+        _dpt,
+        {"image_processor_type": "DPTImageProcessor", "size": {"height": 32, "width": 32}},
+    ),
+    "mobilenet_v2": (_mobilenet, {"image_processor_type": "MobileNetV2ImageProcessor", **_CROPPED}),
+    "mobilevit": (_mobilevit, {"image_processor_type": "MobileViTImageProcessor", **_CROPPED}),
+    "mobilevitv2": (_mobilevitv2, {"image_processor_type": "MobileViTImageProcessor", **_CROPPED}),
+}
+# Every family with as many classes as its kernels and heads tell apart; the types of weights and
+# the counts of classes between them.
+TABLE = [
+    ("segformer", "float32", 1),
+    ("segformer", "float16", 2),
+    ("segformer", "bfloat16", 19),
+    ("segformer", "bfloat16", 150),
+    ("segformer", "float32", 300),
+    ("segformer", "bfloat16", 1),
+    ("upernet", "bfloat16", 19),
+    ("upernet", "float32", 1),
+    ("beit", "float16", 150),
+    ("beit", "bfloat16", 1),
+    ("data2vec-vision", "bfloat16", 300),
+    ("data2vec-vision", "float32", 2),
+    ("dpt", "bfloat16", 150),
+    ("dpt", "float16", 1),
+    ("mobilenet_v2", "bfloat16", 19),
+    ("mobilenet_v2", "float16", 1),
+    ("mobilevit", "float16", 19),
+    ("mobilevit", "bfloat16", 1),
+    ("mobilevitv2", "bfloat16", 2),
+    ("mobilevitv2", "float32", 300),
+]
+
+
+def save_tiny(directory: Path, family: str, dtype: str, classes: int) -> Path:
+    """A tiny random model of a family, its weights in a type, whose maps have structure."""
+    build, settings = BUILDS[family]
+    torch.manual_seed(classes)
+    model = AutoModelForSemanticSegmentation.from_config(build(classes), dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.ndim > 1:
+                parameter.normal_(0, 1.2 * parameter[0].numel() ** -0.5)
+    model.eval()
+    (directory / "preprocessor_config.json").write_text(json.dumps(settings))
+    model.config.save_pretrained(directory)
+    processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
+    shown = [Image.fromarray(picture(seed, *SIZES[0])) for seed in range(3)]
+    inputs = processor(images=shown, return_tensors="pt")
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        model.train()(**inputs)  # else features of deep networks fade away
+        model.eval()
+        typical = model(**inputs).logits.median(3).values.median(2).values[0]
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") and parameter.shape == (classes,) and "auxiliary" not in name:
+                parameter.sub_(typical)  # of the head: no class wins everywhere
+    model.to(getattr(torch, dtype)).save_pretrained(directory)
+    return directory
+
+
+def plain_transformers(directory: Path, images: list[Image.Image]) -> list[np.ndarray]:
+    """The maps of transformers alone, in float32, as its documentation has it."""
+    model = AutoModelForSemanticSegmentation.from_pretrained(directory, dtype=torch.float32).eval()
+    processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
+    maps = []
+    for image in images:
+        with torch.no_grad():
+            outputs = model(**processor(images=[image], return_tensors="pt"))
+        size = (image.height, image.width)
+        if model.config.num_labels == 1:
+            logits = F.interpolate(outputs.logits, size=size, mode="bilinear", align_corners=False)
+            maps.append((logits.sigmoid() > 0.5)[0, 0].long().numpy())
+        else:
+            segmented = processor.post_process_semantic_segmentation(outputs, target_sizes=[size])
+            maps.append(segmented[0].numpy())
+    return maps
+
+
+def differing(directory: Path, *, reference: bool, images: list[Image.Image]) -> tuple[int, int]:
+    """Pixels that differ from plain transformers, and how many classes its maps have."""
+    predictor = SemanticSegmentationPredictor.from_checkpoint(
+        Checkpoint.from_model(str(directory)), reference=reference, images_at_once=4, threads=1
+    )
+    column = np.empty(len(images), object)
+    column[:] = [np.asarray(image) for image in images]
+    found = predictor.predict({"image": column})
+    assert list(found["error"]) == [""] * len(images)
+    expected = plain_transformers(directory, images)
+    pairs = zip(found["map"], expected, strict=True)
+    return sum(int((one != other).sum()) for one, other in pairs), len(np.unique(expected[0]))
+
+
+@pytest.mark.parametrize(("family", "dtype", "classes"), TABLE)
+def test_every_family_gives_the_maps_of_plain_transformers(
+    tmp_path: Path, family: str, dtype: str, classes: int
+) -> None:
+    directory = save_tiny(tmp_path, family, dtype, classes)
+    images = [Image.fromarray(picture(seed, *size)) for seed, size in enumerate(SIZES)]
+    exact, several = differing(directory, reference=True, images=images)
+    assert exact == 0
+    assert several > 1, "a map of one class proves nothing"
+    fast, _ = differing(directory, reference=False, images=images)
+    assert fast <= 2, "more than float rounding"
+    model, processor = load_model(Checkpoint.from_directory(directory))
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    for one, other in zip(
+        predict_sequential(images, model, processor),
+        plain_transformers(directory, images),
+        strict=True,
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_the_table_has_every_family_type_and_count_of_classes() -> None:
+    families, dtypes, counts = (set(column) for column in zip(*TABLE, strict=True))
+    assert families == set(FAMILIES) == set(BUILDS)
+    assert dtypes == {"float32", "float16", "bfloat16"}
+    assert counts == {1, 2, 19, 150, 300}
+
+
+# One class
+
+
+def test_a_model_of_one_class_has_names_and_colours_for_both_values_of_its_maps(
+    tmp_path: Path,
+) -> None:
+    directory = make_model(tmp_path, labels=("road ",))
+    card = ModelCard.of(Checkpoint.from_model(str(directory)))
+    assert card.labels == ("background", "road")
+    assert len({tuple(colour) for colour in palette(card.labels).tolist()}) == 2
+
+
+# What else a folder may hold
+
+
+@pytest.fixture
+def folder(model_dir: Path, tmp_path: Path) -> Path:
+    """A model's directory that a test may change."""
+    return shutil.copytree(model_dir, tmp_path / "model")
+
+
+def changed(path: Path, **settings: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def refusals(folder: Path) -> set[str]:
+    """What is said of a folder, however it is opened: by a path, a URI, on a worker."""
+    said = set()
+    for use in (
+        lambda: ModelCard.of(Checkpoint.from_model(str(folder))),
+        lambda: ModelCard.of(Checkpoint.from_model(f"file://{folder}")),
+        lambda: load_model(Checkpoint.from_directory(folder)),
+    ):
+        with pytest.raises(ModelError) as refused:
+            use()
+        assert refused.value.exit_code == 4
+        assert "\n" not in str(refused.value)
+        said.add(str(refused.value))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"model_type": None}, "no model_type"),
+        ({"model_type": "ultralytics"}, "transformers has no model_type 'ultralytics'"),
+        ({"model_type": "own", "auto_map": {"AutoModel": "own.Model"}}, "code of its own"),
+        ({"architectures": None}, "names no architectures"),
+        *(
+            ({"model_type": kind, "architectures": [name]}, f"{name} ({task}")
+            for kind, name, task in (
+                ("mask2former", "Mask2FormerForUniversalSegmentation", "universal segmentation"),
+                ("oneformer", "OneFormerForUniversalSegmentation", "universal segmentation"),
+                ("eomt", "EomtForUniversalSegmentation", "universal segmentation"),
+                ("maskformer", "MaskFormerForInstanceSegmentation", "instance segmentation"),
+                ("detr", "DetrForSegmentation", "panoptic segmentation"),
+                ("sam", "SamModel", "features or masks"),
+                ("clipseg", "CLIPSegForImageSegmentation", "segmentation of what a text"),
+                ("dpt", "DPTForDepthEstimation", "depth estimation"),
+                ("glpn", "GLPNForDepthEstimation", "depth estimation"),
+                ("vit", "ViTForImageClassification", "image classification"),
+                ("detr", "DetrForObjectDetection", "object detection"),
+                ("bert", "BertModel", "features"),
+            )
+        ),
+        (
+            {"model_type": "sapiens2", "architectures": ["Sapiens2ForSemanticSegmentation"]},
+            "the family of Sapiens2ForSemanticSegmentation is not among them",
+        ),
+    ],
+    ids=str,
+)
+def test_other_models_are_called_what_they_are_with_what_works(
+    folder: Path, settings: dict[str, Any], says: str
+) -> None:
+    changed(folder / "config.json", **settings)
+    for said in refusals(folder):
+        assert says in said
+        assert "SegFormer, UperNet, BEiT, Data2VecVision, DPT, MobileNetV2" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model_index.json", "a pipeline of diffusers"),
+        ("adapter_config.json", "a peft adapter"),
+        ("adapter_model.safetensors", "a peft adapter"),
+    ],
+)
+def test_a_pipeline_and_an_adapter_beside_the_weights_are_refused(
+    folder: Path, name: str, says: str
+) -> None:
+    (folder / name).write_text("{}")
+    assert all(says in said for said in refusals(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model-q4.gguf", "GGUF weights"),
+        ("model.onnx", "ONNX weights"),
+        ("tf_model.h5", "Keras weights"),
+        ("flax_model.msgpack", "Flax weights"),
+        ("pytorch_model.bin", "pickled weights"),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with its config"])
+def test_weights_of_other_formats_are_named(
+    folder: Path, name: str, says: str, alone: bool
+) -> None:
+    for path in folder.iterdir():
+        if alone or path.suffix == ".safetensors":
+            path.unlink()
+    (folder / name).write_bytes(b"weights")
+    for said in refusals(folder):
+        assert f"no .safetensors weights, only {says}" in said
+        assert name in said
+
+
+@pytest.mark.parametrize("channels", [1, 4, 13])
+def test_a_model_of_other_than_three_channels_is_refused(folder: Path, channels: int) -> None:
+    changed(folder / "config.json", num_channels=channels)
+    assert all(f"pictures of {channels} channels" in said for said in refusals(folder))
+
+
+def test_shards_load_and_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path, "segformer", "bfloat16", 5)
+    whole = load_model(Checkpoint.from_directory(directory))[0]
+    saved = AutoModelForSemanticSegmentation.from_pretrained(directory)
+    (directory / "model.safetensors").unlink()
+    saved.save_pretrained(directory, max_shard_size="20KB")
+    shards = sorted(directory.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    sharded = load_model(Checkpoint.from_model(str(directory)))[0]
+    for one, other in zip(whole.parameters(), sharded.parameters(), strict=True):
+        assert torch.equal(one, other)
+    shards[0].unlink()
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*model-00001-of"):
+        load_model(Checkpoint.from_model(str(directory)))
+
+
+def test_a_head_of_another_size_is_refused_with_both_shapes(folder: Path, tmp_path: Path) -> None:
+    other = make_model(tmp_path / "other", labels=("a", "b", "c"))
+    shutil.copy(other / "model.safetensors", folder)
+    with pytest.raises(ModelError, match=r"classifier\.bias is \(3,\), not \(5,\)"):
+        load_model(Checkpoint.from_model(str(folder)))
+
+
+def test_weights_that_serve_training_alone_may_be_missing(tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path, "upernet", "float32", 5)
+    weights = load_file(directory / "model.safetensors")
+    kept = {
+        name: tensor
+        for name, tensor in weights.items()
+        if not name.startswith("auxiliary_head.") and not name.endswith("num_batches_tracked")
+    }
+    assert len(kept) < len(weights)
+    save_file(kept, directory / "model.safetensors", {"format": "pt"})
+    load_model(Checkpoint.from_directory(directory))
+    kept.pop("decode_head.classifier.weight")
+    save_file(kept, directory / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights .* decode_head\.classifier\.weight"):
+        load_model(Checkpoint.from_directory(directory))
+
+
+# Image processors
+
+
+def test_a_processor_that_stands_only_in_processor_config_loads(folder: Path) -> None:
+    expected = load_image_processor(str(folder))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    nested = {"image_processor": settings, "processor_class": "SomeProcessor"}
+    (folder / "processor_config.json").write_text(json.dumps(nested))
+    checkpoint = Checkpoint.from_model(str(folder))
+    assert ModelCard.of(checkpoint).size is not None
+    assert load_model(checkpoint)[1].to_dict() == expected.to_dict()
+
+
+def test_a_processor_config_without_an_image_processor_is_not_enough(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text('{"processor_class": "SomeProcessor"}')
+    assert all("preprocessor_config.json" in said for said in refusals(folder))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": 64},
+        {"size": {"shortest_edge": 64}},
+        {"size": {"height": 48, "width": 80}},
+        {"do_resize": False},
+        {"do_normalize": False},
+        {"do_rescale": False},
+        {"do_rescale": False, "do_normalize": False},
+        {"do_reduce_labels": True},
+    ],
+    ids=str,
+)
+def test_settings_of_a_processor_on_disk_give_the_maps_of_plain_transformers(
+    folder: Path, settings: dict[str, Any]
+) -> None:
+    changed(folder / "preprocessor_config.json", **settings)
+    images = [Image.fromarray(picture(seed, *size)) for seed, size in enumerate(SIZES)]
+    assert differing(folder, reference=True, images=images)[0] == 0
+
+
+def test_a_half_precision_model_of_the_caller_predicts_and_is_left_as_it_is(
+    tmp_path: Path,
+) -> None:
+    directory = save_tiny(tmp_path, "segformer", "bfloat16", 5)
+    model = AutoModelForSemanticSegmentation.from_pretrained(directory).eval()
+    processor = load_image_processor(str(directory))
+    image = Image.fromarray(picture(0, 40, 60))
+    (expected,) = plain_transformers(directory, [image])
+    (found,) = predict_sequential([image], model, processor)
+    assert np.array_equal(found, expected)
+    checkpoint = Checkpoint.from_dict({"model": model, "image_processor": processor})
+    predictor = SemanticSegmentationPredictor.from_checkpoint(checkpoint, reference=True)
+    (ids,) = predictor.predict({"image": np.asarray(image)[None]})["map"]
+    assert np.array_equal(ids, expected)
+    assert model.dtype == torch.bfloat16
