@@ -269,7 +269,8 @@ def _job(
     if precision == "float32":
         _check_parity(name, same / pixels)
     steady = receipt.steady or receipt.images_per_second
-    later = receipt.steady * (receipt.seconds - receipt.first_map)
+    # Maps come a file at a time; a receipt has no steady rate where all came in one.
+    later = receipt.maps - receipt.allotment["images_per_file"] if receipt.steady else 0
     return Timing(
         name,
         receipt.seconds,
