@@ -23,12 +23,16 @@ def source(tmp_path: Path) -> Path:
 def test_places_that_can_be_used_are_opened_and_nothing_is_written(
     source: Path, tmp_path: Path, s3: S3
 ) -> None:
-    for output in (tmp_path / "out", tmp_path / "new [1]" / "deep*" / "out", "s3://bucket/fresh"):
+    for output in (
+        tmp_path / "out",
+        tmp_path / "new [1]" / "deep*" / "out",
+        "s3://bucket/places/new",
+    ):
         opened = open_places(str(source), str(output))
         assert opened[0].path == str(source)
     assert os.listdir(tmp_path) == ["in"]
     assert "Contents" not in boto3.client("s3", endpoint_url=s3.endpoint).list_objects_v2(
-        Bucket="bucket", Prefix="fresh"
+        Bucket="bucket", Prefix="places/new"
     )
 
 
