@@ -156,9 +156,7 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
 
 def _jpeg(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Image, int]:
     head = jpeg.header(data)
-    other = jpeg.of_another_sort(head, data, pixel_limit)
-    if other is not None:
-        return other, 1
+    jpeg.refuse_other_sorts(head)
     image = Image.open(io.BytesIO(data), formats=_formats())
     _refuse_oversized(image.size, pixel_limit)
     divisor = _divisor(image, data, side)

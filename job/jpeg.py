@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from job.errors import ImageError
-from job.image_reasons import too_large
 
 # Far above what cameras and programs write, far below what takes minutes: Pillow joins the EXIF of
 # all segments again for each, and libjpeg goes over all pixels in every scan.
@@ -84,45 +83,20 @@ def header(jpeg: bytes) -> Header:
     return Header(tuple(segments), found)
 
 
-def of_another_sort(head: Header, jpeg: bytes, pixel_limit: int) -> Image.Image | None:
-    """The picture of a JPEG-LS; None of an ordinary JPEG.
+def refuse_other_sorts(head: Header) -> None:
+    """Refuse JPEGs that neither library decodes, by the name of their sort.
 
     Raises:
-        ImageError: it is of a sort that cannot be decoded, and called that.
+        ImageError: it is a JPEG-LS, or has more than 8 bits.
     """
-    if head.frame is None or len(head.frame[1]) < 6:
-        return None
-    marker, content = head.frame
-    precision = content[0]
+    if head.frame is None or not head.frame[1]:
+        return
+    marker, precision = head.frame[0], head.frame[1][0]
     if marker == _JPEG_LS:
-        return _jpeg_ls(jpeg, content, pixel_limit)
+        raise ImageError("unsupported", "a JPEG-LS, which cannot be decoded")
     if 8 < precision <= 16:
         sort = "lossless JPEG" if marker in _LOSSLESS else "JPEG"
         raise ImageError("unsupported", f"a {sort} of {precision} bits, which cannot be decoded")
-    return None
-
-
-def _jpeg_ls(jpeg: bytes, content: bytes, pixel_limit: int) -> Image.Image:
-    import imagecodecs
-
-    height, width = int.from_bytes(content[1:3]), int.from_bytes(content[3:5])
-    if height * width > pixel_limit:
-        raise too_large(f"{width}×{height} is {width * height:,} pixels", pixel_limit)
-    precision, bands = content[0], content[5]
-    # The decoder allocates by the frame header that it meets: there must not be another.
-    if jpeg.count(b"\xff\xf7") != 1 or not height or not width:
-        raise ImageError("unsupported", "a JPEG-LS of several frames, or of unknown height")
-    if bands not in (1, 3):
-        raise ImageError("unsupported", f"a JPEG-LS of {bands} bands, which cannot be decoded")
-    try:
-        levels = np.asarray(imagecodecs.jpegls_decode(jpeg))
-    except (imagecodecs.JpeglsError, ValueError):
-        raise ImageError("corrupt", "the file is damaged (a JPEG-LS)") from None
-    if levels.shape[:2] != (height, width):
-        raise ImageError("corrupt", "the file is damaged (a JPEG-LS of another size)")
-    if precision > 8:
-        levels = levels >> (precision - 8)
-    return Image.fromarray(np.ascontiguousarray(levels.astype(np.uint8)))
 
 
 def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.Image:
