@@ -158,7 +158,7 @@ TABLE = [
     ("dpt", "bfloat16", 150),
     ("dpt", "float16", 1),
     ("mobilenet_v2", "bfloat16", 19),
-    ("mobilenet_v2", "float16", 1),
+    ("mobilenet_v2", "float16", 150),
     ("mobilevit", "float16", 19),
     ("mobilevit", "bfloat16", 1),
     ("mobilevitv2", "bfloat16", 2),
