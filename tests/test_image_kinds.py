@@ -15,7 +15,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from job.errors import ImageError
 from job.images import EXTENSIONS, decode, decode_reduced, to_array
@@ -348,6 +348,25 @@ def test_heic_simply_works() -> None:
     buffer = io.BytesIO()
     several.save(buffer, quality=95, primary_index=0)
     assert decode(buffer.getvalue()).size == image.size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_upright_however_the_phone_was_held(orientation: int) -> None:
+    """A phone writes its turn twice, for HEIF (irot, imir) and in EXIF; it is one turn."""
+    lying = Image.fromarray(picture(0, 64, 96))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    lying.info["exif"] = exif.tobytes()
+    pillow_heif.register_heif_opener()
+    buffer = io.BytesIO()
+    lying.save(buffer, "HEIF", quality=95)
+    assert (orientation == 1) != (b"irot" in buffer.getvalue() or b"imir" in buffer.getvalue())
+    turned = lying.copy()
+    turned.getexif()[ExifTags.Base.Orientation] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(turned), int)
+    found = to_array(decode(buffer.getvalue()))
+    assert found.shape == upright.shape
+    assert np.abs(found - upright).mean() < 12, "as HEIC loses it"
 
 
 def test_heic_and_avif_of_10_bits_show_what_they_hold() -> None:
