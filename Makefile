@@ -36,7 +36,7 @@ cluster-check: $(INSTALLED) ## look before `ray up`: AWS account, quotas, token,
 # pip and not uv: pip's own configuration may name the torch build for this machine. No pip-sync
 # either: with a CUDA torch it would remove the CUDA libraries, which a lock made with the CPU
 # build does not list (torch pins them itself).
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock $(wildcard pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11 to 3.13 is needed, and '$(PYTHON)' is not that." \
 	    "Name another one: make PYTHON=python3.12" >&2; exit 1; }
