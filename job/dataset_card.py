@@ -75,6 +75,14 @@ def write_card(output: Location, names: Sequence[str], colours: np.ndarray) -> N
             file.write_bytes(_only_schema(of))
 
 
+def is_described(output: Location) -> bool:
+    """Whether an OUTPUT has all that :func:`write_card` writes."""
+    folders = [output / "maps", output / "errors"]
+    return {LABELS, CARD} <= set(output.names()) and all(
+        (folder / SCHEMA).exists() for folder in folders
+    )
+
+
 def read_labels(output: Location) -> list[dict[str, Any]] | None:
     """The classes of an OUTPUT, by their ids; None where no run has written them yet.
 

@@ -48,8 +48,8 @@ _FORMATS = {
     (".h5", ".keras"): "Keras weights",
     (".msgpack",): "Flax weights",
     (".tflite",): "TensorFlow Lite weights",
-    (".engine", ".plan"): "a TensorRT engine",
-    (".bin", ".pt", ".pth", ".ckpt", ".pkl"): "pickled weights, which can run code,",
+    (".engine", ".plan"): "TensorRT engines",
+    (".bin", ".pt", ".pth", ".ckpt", ".pkl"): "pickled weights",
 }
 
 
@@ -82,9 +82,8 @@ def refuse_other_formats(model: str, names: Iterable[str]) -> None:
         found = sorted(name for name in names if name.endswith(suffixes))
         if found:
             raise ModelError(
-                f"{model}: there are no .safetensors weights, only {kind} ({found[0]}), which are"
-                " not loaded. Load them with transformers and convert them with"
-                " model.save_pretrained(directory)"
+                f"{model}: there are no .safetensors weights, only {kind} ({found[0]}), and {kind}"
+                " are not loaded. Convert them with model.save_pretrained(directory)"
             )
 
 

@@ -6,7 +6,7 @@ import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -44,7 +44,7 @@ class StoredObject:
     path: str
     size: int | None
     etag: str | None
-    is_named: bool = False
+    is_named: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ def read(
     if "://" in model:
         _refuse_revision(model, revision)
         files, names, commit = _read_known(model, options), lambda: _names(model, options), None
+        if not files and not names():
+            raise _nothing_there(model)
     elif Path(model).expanduser().is_dir():
         _refuse_revision(model, revision)
         directory = Path(model).expanduser()
@@ -53,8 +55,12 @@ def read_uri(uri: str, options: dict[str, Any]) -> dict[str, bytes]:
     """
     files = _read_known(uri, options)
     if not files:
-        raise ModelError(f"--model {uri}: there is no {CONFIG} and no safetensors file there")
+        raise _nothing_there(uri)
     return files
+
+
+def _nothing_there(uri: str) -> ModelError:
+    return ModelError(f"--model {uri}: there is no {CONFIG} and no safetensors file there")
 
 
 def _read_known(uri: str, options: dict[str, Any]) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from job import artifacts, receipts
 from job.checkpoint import Checkpoint, Origin
 from job.commits import Commits
 from job.config import JobConfig
-from job.dataset_card import write_card
+from job.dataset_card import is_described, write_card
 from job.errors import ConfigError
 from job.labels import palette
 from job.lease import Lease
@@ -65,8 +65,8 @@ def plan(config: JobConfig) -> Plan:
     Raises:
         JobError: whatever would keep a run from starting.
     """
-    output = _open_output(config)
     checkpoint, origin = _open_checkpoint(config)
+    output = _open_output(config)
     place, model = _look_ahead(config, checkpoint)
     receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, config.patience, write=False)
@@ -92,8 +92,8 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         JobError: the run could not be done; a receipt that was begun says why.
     """
     stop = stop or StopSignal()
-    output = _open_output(config)
     checkpoint, origin = _open_checkpoint(config)
+    output = _open_output(config)
     look_ahead = cache(lambda: _look_ahead(config, checkpoint))
     if not Commits(output).committed():
         look_ahead()  # a first run has work: what keeps it from that is told before it writes
@@ -108,11 +108,13 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         remaining = _remaining(config, images, done)
         counts = {"images": images.images, "done_before": len(done)}
         receipt = receipts.start(run_id, config.input, origin, settings, **counts)
-        if not len(remaining):
+        if not len(remaining) and is_described(output):
             return receipt.ending("finished")
         place, model = look_ahead()
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
         write_card(output, model.labels, palette(model.labels))
+        if not len(remaining):
+            return receipt.ending("finished")
         say(f"{place}")
         say(f"{len(remaining):,} of {counted(images.images, 'image')} to do, with {checkpoint!r}")
         if images.left_out.total:

@@ -304,7 +304,7 @@ def test_plan_counts_and_writes_nothing(tmp_path: Path, pictures: Path, model_di
     [
         ("nowhere", "nothing is there"),
         ("empty", "nothing is there"),
-        ("texts", "none with the name"),
+        ("texts", "no image is there"),
     ],
 )
 def test_input_without_images_is_refused(
