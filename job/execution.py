@@ -18,6 +18,8 @@ from job.address import Place
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.data_settings import quiet_data
+from job.dataset_card import write_card
+from job.labels import palette
 from job.manifest import Manifest
 from job.measures import Measures
 from job.model import ModelCard
@@ -102,6 +104,7 @@ class Execution:
             check_nodes(images.witnesses, self.output)
             allotment = allot(self.config, Cluster.now(), len(remaining))
             self.say(f"{allotment}")
+            write_card(self.output, self.model.labels, palette(self.model.labels))
             tally = progress.start_tally()
             ask = partial(progress.ask, tally)
             watch = WorkersWatch(allotment, self.config.worker_timeout, ask)

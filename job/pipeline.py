@@ -108,13 +108,13 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         remaining = _remaining(config, images, done)
         counts = {"images": images.images, "done_before": len(done)}
         receipt = receipts.start(run_id, config.input, origin, settings, **counts)
-        if not len(remaining) and is_described(output):
+        if not len(remaining):
+            if not is_described(output):  # by a release that did not do it
+                _, model = look_ahead()
+                write_card(output, model.labels, palette(model.labels))
             return receipt.ending("finished")
         place, model = look_ahead()
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
-        write_card(output, model.labels, palette(model.labels))
-        if not len(remaining):
-            return receipt.ending("finished")
         say(f"{place}")
         say(f"{len(remaining):,} of {counted(images.images, 'image')} to do, with {checkpoint!r}")
         if images.left_out.total:

@@ -180,7 +180,15 @@ class S3(S3FileSystem):
                 raise TimeoutError(
                     str(error) or f"{size:,} bytes were not taken in {limit:.0f} s"
                 ) from error
-        answer = await request
+        try:
+            answer = await request
+        except OSError as error:
+            if method == "head_object" and _status(error) in (400, 403):
+                # Why is in the body of an answer, and one to HEAD has none: GET is told.
+                named = {name: arguments[name] for name in ("Bucket", "Key")}
+                told = await super()._call_s3("get_object", *options, **named, Range="bytes=0-0")
+                told["Body"].close()
+            raise
         watch.answered()
         if "Body" in answer:
             body = answer["Body"]

@@ -20,6 +20,7 @@ import pytest
 from job import notices
 from job.errors import StorageError
 from job.listing import list_objects
+from job.refusals import kind_of
 from job.storage import (
     STORAGE_ERRORS,
     ChangedError,
@@ -30,7 +31,7 @@ from job.storage import (
     take_retries,
 )
 from tests.conftest import S3
-from tests.faults import KINDS, FaultyProxy
+from tests.faults import KINDS, FaultyProxy, Refusal
 from tests.servers import silent
 
 STRANGE = [
@@ -534,3 +535,14 @@ def test_parquet_goes_through_arrow_while_storage_misbehaves(s3: S3) -> None:
         place = through(proxy, "arrow.parquet")
         pq.write_table(table, place.path, filesystem=place.arrow)
         assert pq.read_table(place.path, filesystem=place.arrow).equals(table)
+
+
+def test_what_is_asked_without_a_body_in_answer_is_told_why(healthy: FaultyProxy, s3: S3) -> None:
+    put(s3, **{"bodiless/here": b"x"})
+    file = through(healthy, "bodiless/here")
+    assert file.exists()
+    healthy.refuse(Refusal(400, "ExpiredToken"), "HEAD", "bucket/bodiless/")
+    healthy.refuse(Refusal(400, "ExpiredToken"), "GET", "bucket/bodiless/")
+    with pytest.raises(STORAGE_ERRORS) as refused:
+        file.exists()
+    assert kind_of(refused.value) == "credentials"
