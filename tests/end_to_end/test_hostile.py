@@ -33,7 +33,7 @@ KINDS = {
     "odd/low.png": "map",
     "strangers/empty.jpg": "empty",
     "strangers/page.jpg": "not_an_image",
-    "strangers/phone.jpg": "unsupported",
+    "strangers/phone.jpg": "not_an_image",
     "metadata/exif-ring.jpg": "map",
 }
 SIZES = {
