@@ -69,18 +69,24 @@ def write_card(output: Location, names: Sequence[str], colours: np.ndarray) -> N
         outdated and (output / CARD).read_bytes() == card([label["name"] for label in before or []])
     ):
         (output / CARD).write_bytes(card(names))
-    for folder, of in (("maps", schema.maps(names, colours)), ("errors", schema.ERRORS)):
-        file = output / folder / SCHEMA
-        if outdated or not file.exists():
-            file.write_bytes(_only_schema(of))
+    if not (output / "errors" / SCHEMA).exists():
+        (output / "errors" / SCHEMA).write_bytes(_only_schema(schema.ERRORS))
+
+
+def write_maps_schema(output: Location, names: Sequence[str], colours: np.ndarray) -> None:
+    """Write the file that says what the columns of ``maps/`` are, once a run has come to its end.
+
+    Not before: what is in ``maps/`` while a run goes on is maps.
+    """
+    file, content = output / "maps" / SCHEMA, _only_schema(schema.maps(names, colours))
+    if not file.exists() or file.read_bytes() != content:
+        file.write_bytes(content)
 
 
 def is_described(output: Location) -> bool:
-    """Whether an OUTPUT has all that :func:`write_card` writes."""
-    folders = [output / "maps", output / "errors"]
-    return {LABELS, CARD} <= set(output.names()) and all(
-        (folder / SCHEMA).exists() for folder in folders
-    )
+    """Whether an OUTPUT has all that the functions above write."""
+    files = [output / folder / SCHEMA for folder in ("maps", "errors")]
+    return {LABELS, CARD} <= set(output.names()) and all(file.exists() for file in files)
 
 
 def read_labels(output: Location) -> list[dict[str, Any]] | None:

@@ -18,7 +18,7 @@ from job.address import Place
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.data_settings import quiet_data
-from job.dataset_card import write_card
+from job.dataset_card import write_card, write_maps_schema
 from job.labels import palette
 from job.manifest import Manifest
 from job.measures import Measures
@@ -104,7 +104,8 @@ class Execution:
             check_nodes(images.witnesses, self.output)
             allotment = allot(self.config, Cluster.now(), len(remaining))
             self.say(f"{allotment}")
-            write_card(self.output, self.model.labels, palette(self.model.labels))
+            classes = self.model.labels, palette(self.model.labels)
+            write_card(self.output, *classes)
             tally = progress.start_tally()
             ask = partial(progress.ask, tally)
             watch = WorkersWatch(allotment, self.config.worker_timeout, ask)
@@ -129,6 +130,7 @@ class Execution:
                 committing(self.output),
             ):
                 stages.write_maps(remaining, self.output)
+                write_maps_schema(self.output, *classes)
         return keeping.receipt
 
     def _with_precision(

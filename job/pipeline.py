@@ -15,7 +15,7 @@ from job import artifacts, receipts
 from job.checkpoint import Checkpoint, Origin
 from job.commits import Commits
 from job.config import JobConfig
-from job.dataset_card import is_described, write_card
+from job.dataset_card import is_described, write_card, write_maps_schema
 from job.errors import ConfigError
 from job.labels import palette
 from job.lease import Lease
@@ -112,6 +112,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             if not is_described(output):  # by a release that did not do it
                 _, model = look_ahead()
                 write_card(output, model.labels, palette(model.labels))
+                write_maps_schema(output, model.labels, palette(model.labels))
             return receipt.ending("finished")
         place, model = look_ahead()
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))

@@ -1,6 +1,7 @@
 """Dataset card: any reader finds columns, classes and colours of an OUTPUT by itself."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -16,7 +17,15 @@ import yaml
 
 from job import artifacts, schema
 from job.commits import Commits
-from job.dataset_card import CARD, LABELS, SCHEMA, card, read_labels, write_card
+from job.dataset_card import (
+    CARD,
+    LABELS,
+    SCHEMA,
+    card,
+    read_labels,
+    write_card,
+    write_maps_schema,
+)
 from job.errors import OutputConflictError, StorageError
 from job.labels import palette
 from job.maps import MapEncoder
@@ -27,6 +36,12 @@ from tests.conftest import S3
 # Two classes of one name, and what YAML and JSON have a meaning for.
 NAMES = ("sky", "ground", "no", "tree: 'x' # y", "ground", "空")
 COLOURS = palette(NAMES)
+
+
+def describe(output: Location, names: Sequence[str] = NAMES) -> None:
+    """As a run does when it begins and when it ends."""
+    write_card(output, names, palette(names))
+    write_maps_schema(output, names, palette(names))
 
 
 @pytest.fixture
@@ -79,7 +94,7 @@ def test_datasets_loads_an_output_with_its_class_names(
     output: Location, cache: str, before: bool
 ) -> None:
     ids = write_maps(output, of=metadata_of_earlier_releases() if before else None)
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     loaded = datasets.load_dataset(output.path, split="train", cache_dir=cache)
     assert [np.asarray(row["map"]).tolist() for row in loaded] == [one.tolist() for one in ids]
     label = loaded.features["classes"].feature["label"]
@@ -90,7 +105,7 @@ def test_datasets_loads_an_output_with_its_class_names(
 
 
 def test_errors_are_a_configuration_of_their_own(output: Location, cache: str) -> None:
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     row = {"id": 1, "uri": "a", "stage": "decode", "error_type": "empty", "message": "m"}
     row |= {"retryable": False, "run_id": "r"}
     table = pa.Table.from_pylist([row], schema=schema.ERRORS)
@@ -104,7 +119,7 @@ def test_errors_are_a_configuration_of_their_own(output: Location, cache: str) -
 def test_every_reader_sees_the_columns_of_a_folder_without_rows(
     output: Location, cache: str, folder: str, of: pa.Schema
 ) -> None:
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     files = f"{output.path}/{folder}/*.parquet"
     assert duckdb.sql(f"select * from '{files}'").columns == of.names
     assert duckdb.sql(f"select count(*) from '{files}'").fetchall() == [(0,)]
@@ -121,7 +136,7 @@ def test_every_reader_sees_the_columns_of_a_folder_without_rows(
 
 def test_the_files_of_schemas_are_nobodys_work(output: Location) -> None:
     write_maps(output)
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     commit(output, [0, 1, 2])
     assert Commits(output).recover() == 0
     assert Commits(output).count("20261101T000000-abcd") == (3, {})
@@ -132,7 +147,7 @@ def test_the_files_of_schemas_are_nobodys_work(output: Location) -> None:
 
 
 def test_labels_are_in_a_file_and_in_the_metadata(output: Location) -> None:
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     labels = json.loads((output / LABELS).read_bytes())
     assert labels[4] == {"id": 4, "name": "ground", "color": COLOURS[4].tolist()}
     assert [label["name"] for label in labels] == list(NAMES)
@@ -145,23 +160,23 @@ def test_labels_are_in_a_file_and_in_the_metadata(output: Location) -> None:
 
 def test_a_readme_of_somebody_else_stays(output: Location) -> None:
     (output / CARD).write_bytes(b"# Mine")
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     assert (output / CARD).read_bytes() == b"# Mine"
 
 
 def test_a_second_run_writes_nothing(output: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     (output / CARD).write_bytes(card(NAMES) + b"\nEdited.\n")
 
     def refuse(self: Location, data: bytes) -> None:
         raise AssertionError(self.path)
 
     monkeypatch.setattr(Location, "write_bytes", refuse)
-    write_card(output, NAMES, COLOURS)
+    describe(output)
 
 
 def test_other_labels_beside_maps_are_refused(output: Location) -> None:
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     commit(output, [0])
     other = ("sky", "water", *NAMES[2:])
     with pytest.raises(
@@ -173,15 +188,15 @@ def test_other_labels_beside_maps_are_refused(output: Location) -> None:
 
 
 def test_another_model_may_begin_where_nothing_is_committed(output: Location) -> None:
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     other = ("one", "two")
-    write_card(output, other, palette(other))
+    describe(output, other)
     assert [label["name"] for label in read_labels(output) or []] == ["one", "two"]
     assert (output / CARD).read_bytes() == card(other)
     metadata = pq.read_schema(f"{output.path}/maps/{SCHEMA}").metadata
     assert [label["name"] for label in json.loads(metadata[b"labels"])] == ["one", "two"]
     (output / CARD).write_bytes(b"# Mine by now")
-    write_card(output, NAMES, COLOURS)
+    describe(output)
     assert (output / CARD).read_bytes() == b"# Mine by now"
 
 
