@@ -121,8 +121,10 @@ def test_an_output_of_before_is_described_when_its_run_goes_on(
     with pytest.raises(OutputConflictError, match="map_png was 'palette' and is now 'grayscale'"):
         pipeline.run(config(pictures, place, model_dir, map_png="grayscale"))
     (place / "labels.json").write_text("[]")
+    source = shutil.copytree(pictures, tmp_path / "in")
+    shutil.copy(next(source.glob("*.png")), source / "one-more.png")
     with pytest.raises(OutputConflictError, match="0 there, 5 of the model"):
-        pipeline.run(config(pictures, place, model_dir))
+        pipeline.run(config(source, place, model_dir))
 
 
 def test_duckdb_and_polars_query_classes_without_decoding(output: Path) -> None:
