@@ -19,7 +19,6 @@ from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.data_settings import quiet_data
 from job.dataset_card import write_card, write_maps_schema
-from job.labels import palette
 from job.manifest import Manifest
 from job.measures import Measures
 from job.model import ModelCard
@@ -36,7 +35,7 @@ from job.tuning import choose_precision
 from job.waiting import WorkersWatch
 
 
-def start_actors() -> None:
+def _start_actors() -> None:
     """Start the actors that Ray Data has beside every Dataset, before it waits for each in turn."""
     get_or_create_stats_actor()
     get_or_create_actor_location_tracker()
@@ -100,12 +99,11 @@ class Execution:
             JobError: the run could not be done; the receipt says why.
         """
         with cluster_session(place), quiet_data():
-            start_actors()
+            _start_actors()
             check_nodes(images.witnesses, self.output)
             allotment = allot(self.config, Cluster.now(), len(remaining))
             self.say(f"{allotment}")
-            classes = self.model.labels, palette(self.model.labels)
-            write_card(self.output, *classes)
+            write_card(self.output, *self.model.classes)
             tally = progress.start_tally()
             ask = partial(progress.ask, tally)
             watch = WorkersWatch(allotment, self.config.worker_timeout, ask)
@@ -130,7 +128,7 @@ class Execution:
                 committing(self.output),
             ):
                 stages.write_maps(remaining, self.output)
-                write_maps_schema(self.output, *classes)
+                write_maps_schema(self.output, *self.model.classes)
         return keeping.receipt
 
     def _with_precision(

@@ -19,6 +19,8 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from job import floats, jpeg, jpeg2000, png_chunks, tiff
 from job.errors import ImageError
 from job.image_reasons import begins_like_an_image, is_heif, not_identified, reason, too_large
+from job.packing import inflated, is_gzip
+from job.tiff_page import first_page
 
 # Formats that Pillow decodes by itself, without starting another program (EPS would).
 _SAFE_FORMATS = (
@@ -92,7 +94,7 @@ def decode_reduced(
     """
     if not data:
         raise ImageError("empty", "the object is empty (0 bytes)")
-    if data.startswith(b"\x1f\x8b"):
+    if is_gzip(data):
         data = _unpacked(data, pixel_limit)
     # A truncated file must not be padded with grey, whatever another library has set.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -103,8 +105,6 @@ def decode_reduced(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if data.startswith(b"\x89PNG"):
-                return _to_rgb(_upright(_png(data, pixel_limit))), 1
             image, divisor = _loaded(data, pixel_limit, side)
             return _to_rgb(_upright(image)), divisor
         except ImageError:
@@ -137,6 +137,8 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
     """The image as the file has it, perhaps reduced, and by how much."""
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data, pixel_limit, side)
+    if data.startswith(b"\x89PNG"):
+        return _png(data, pixel_limit), 1
     if data.startswith((b"II", b"MM")):
         _quieten_libtiff()
         return _tiff(data, pixel_limit), 1
@@ -185,7 +187,7 @@ def _png(data: bytes, pixel_limit: int) -> Image.Image:
 
 
 def _tiff(data: bytes, pixel_limit: int) -> Image.Image:
-    page = tiff.page(data)
+    page = first_page(data)
     if page is not None and not tiff.suits_pillow(page):
         return tiff.decode(data, page, pixel_limit)
     try:
@@ -223,23 +225,12 @@ def _unpacked(data: bytes, pixel_limit: int) -> bytes:
     Raises:
         ImageError: it is no image, or damaged, or unpacks to more than an image of its size does.
     """
-    limit = min(_GZIP_BYTES_PER_PIXEL * pixel_limit, _GZIP_RATIO * len(data)) + (1 << 20)
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        start = unpacker.decompress(data, 512)
+    with suppress(zlib.error):  # of damage the unpacking tells
+        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, 512)
         if not begins_like_an_image(start):
             raise ImageError("not_an_image", "a gzip archive, not an image")
-        unpacked = start + unpacker.decompress(unpacker.unconsumed_tail, limit)
-    except zlib.error:
-        raise ImageError("corrupt", "a gzip-compressed file that is damaged") from None
-    if len(unpacked) >= limit:
-        raise ImageError(
-            "too_large",
-            f"a gzip-compressed file that unpacks to more than {limit:,} bytes; unpack it first",
-        )
-    if not unpacker.eof:
-        raise ImageError("truncated", "a gzip-compressed file that is cut short")
-    return unpacked
+    limit = min(_GZIP_BYTES_PER_PIXEL * pixel_limit, _GZIP_RATIO * len(data)) + (1 << 20)
+    return inflated(data, "gzip", limit)
 
 
 def _divisor(image: Image.Image, data: bytes, side: int | None) -> int:

@@ -111,7 +111,7 @@ def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.I
     if divisor > 1:
         image.draft(image.mode, (width, height))
     space = {"RGB": "RGBX", "L": "GRAY", "CMYK": "CMYK"}.get(image.mode)
-    has_end = b"\xff\xd9" in jpeg[-(1 << 16) :] or b"\xff\xd9" in jpeg
+    has_end = jpeg.rfind(b"\xff\xd9") >= 0  # from behind, where it is
     if space is None or not has_end or head.frame is None or head.frame[0] in _LOSSLESS:
         image.load()
         return image

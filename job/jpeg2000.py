@@ -13,11 +13,6 @@ _MOST_TILES = 16_384
 _START = b"\xff\x4f\xff\x51"
 
 
-def is_jpeg2000(data: bytes) -> bool:
-    """Whether a file begins like one: a codestream, or boxes around one."""
-    return data.startswith((_START, b"\0\0\0\x0cjP  \r\n"))
-
-
 def refuse_lying_codestream(data: bytes, pixel_limit: int) -> None:
     """What the decoder goes by, not what the file around it says (ISO/IEC 15444-1, A.5.1)."""
     place = data.find(_START)

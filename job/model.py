@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from job.checkpoint import Checkpoint, Origin, in_float32
 from job.errors import ModelError
 from job.families import refuse_other_channels, refuse_other_families, refuse_other_formats
-from job.labels import label_names
+from job.labels import label_names, palette
 from job.model_files import CONFIG, PREPROCESSOR, PROCESSOR, preprocessing
 from job.wording import counted
 
@@ -83,6 +83,11 @@ class ModelCard:
     labels: tuple[str, ...]
     size: ModelSize | None
     preprocessing: str
+
+    @property
+    def classes(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """The labels, and their colours: (classes, 3) uint8."""
+        return self.labels, palette(self.labels)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "ModelCard":

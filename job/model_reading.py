@@ -4,6 +4,7 @@ transformers loads torch wherever it finds it: seconds, and hundreds of megabyte
 driver has no other use for. What a model's files say of it can be read without.
 """
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -36,9 +37,16 @@ def start_reading(checkpoint: Checkpoint) -> "Callable[[], ModelCard]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    answer = child.stdout
+    # Given at once: it reads while this process does something else.
+    with contextlib.suppress(BrokenPipeError), child.stdin as question:
+        pickle.dump(checkpoint.without_weights(), question)
 
     def read() -> "ModelCard":
-        told, _ = child.communicate(pickle.dumps(checkpoint.without_weights()))
+        with child, answer:
+            told = answer.read()
         # What does not work without torch, or at all: with torch it says why.
         return pickle.loads(told) if child.returncode == 0 else _read(checkpoint)
 

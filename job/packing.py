@@ -26,10 +26,10 @@ def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
         if name in _PLAIN or data.startswith(_PICTURES):
             continue
         if name in ("gzip", "x-gzip"):
-            data = _inflated(data, _GZIP, name, limit) if data[:2] == b"\x1f\x8b" else data
+            data = inflated(data, name, limit) if is_gzip(data) else data
         elif name == "deflate":
             header = data[:1] and data[0] & 15 == 8
-            data = _inflated(data, _ZLIB if header else _BARE, name, limit)
+            data = inflated(data, name, limit, _ZLIB if header else _BARE)
         else:
             raise ImageError(
                 "unsupported",
@@ -39,7 +39,23 @@ def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
     return data
 
 
-def _inflated(data: bytes, kind: int, name: str, limit: int) -> bytes:
+def is_gzip(data: bytes) -> bool:
+    """Whether something begins as gzip has it."""
+    return data.startswith(b"\x1f\x8b")
+
+
+def inflated(data: bytes, name: str, limit: int, kind: int = _GZIP) -> bytes:
+    """What was packed, if it is no more than ``limit`` bytes.
+
+    Args:
+        data: the packed bytes.
+        name: of the packing, for the errors.
+        limit: bytes that may come of it.
+        kind: what header zlib is to expect.
+
+    Raises:
+        ImageError: it is damaged, cut short, or too large.
+    """
     whole = bytearray()
     while data:
         stream = zlib.decompressobj(kind)
@@ -52,11 +68,11 @@ def _inflated(data: bytes, kind: int, name: str, limit: int) -> bytes:
         if len(whole) > limit:
             raise ImageError(
                 "too_large",
-                f"over the limit of {limit:,} bytes when unpacked ({name}); raise --byte-limit if"
-                " such images are expected",
+                f"over the limit of {limit:,} bytes when unpacked ({name}); raise --byte-limit and"
+                " --pixel-limit if such images are expected",
             )
         if not stream.eof:
             raise ImageError("truncated", f"the object is packed with {name}, and its end is lost")
         # gzip files may be joined; what else comes after the end belongs to nobody.
-        data = stream.unused_data if stream.unused_data[:2] == b"\x1f\x8b" else b""
+        data = stream.unused_data if is_gzip(stream.unused_data) else b""
     return bytes(whole)

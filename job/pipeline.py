@@ -17,7 +17,6 @@ from job.commits import Commits
 from job.config import JobConfig
 from job.dataset_card import is_described, write_card, write_maps_schema
 from job.errors import ConfigError
-from job.labels import palette
 from job.lease import Lease
 from job.manifest import Manifest, freeze
 from job.model_reading import start_reading
@@ -111,8 +110,8 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         if not len(remaining):
             if not is_described(output):  # by a release that did not do it
                 _, model = look_ahead()
-                write_card(output, model.labels, palette(model.labels))
-                write_maps_schema(output, model.labels, palette(model.labels))
+                write_card(output, *model.classes)
+                write_maps_schema(output, *model.classes)
             return receipt.ending("finished")
         place, model = look_ahead()
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))

@@ -19,7 +19,6 @@ from job.config import JobConfig
 from job.fetching import Listed
 from job.guard import TASK_RETRIES, Guard
 from job.image_loader import ImageLoader
-from job.labels import palette
 from job.manifest_source import ManifestSource
 from job.map_predictor import MapPredictor
 from job.maps import MapEncoder
@@ -90,7 +89,7 @@ class Stages:
                 self.receipt.run_id,
                 allotment.images_per_file,
                 self.tally,
-                schema.maps(self.model.labels, palette(self.model.labels)),
+                schema.maps(*self.model.classes),
             ),
             ray_remote_args={"num_cpus": 0, **RETRIED, **allotment.placement},
             concurrency=allotment.writers,
@@ -177,8 +176,7 @@ class Stages:
 
     def _encoder(self) -> MapEncoder:
         return MapEncoder(
-            self.model.labels,
-            palette(self.model.labels),
+            *self.model.classes,
             model=presentable(self.model.origin.name),
             run_id=self.receipt.run_id,
             grayscale=self.config.map_png == "grayscale",

@@ -1,14 +1,12 @@
 """TIFF: the kinds of samples that Pillow reads wrongly or not at all, as 8-bit pictures.
 
-Only the first page is read, by its tags; nothing is followed. Each strip or tile is unpacked by
-itself, into no more bytes than the header gives it, and reduced to 8 bits at once.
+Each strip or tile of the first page is unpacked by itself, into no more bytes than the header gives
+it, and reduced to 8 bits at once.
 """
 
+import io
 import lzma
-import struct
 import zlib
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -16,43 +14,20 @@ from PIL import Image
 from job import floats
 from job.errors import ImageError
 from job.image_reasons import too_large
+from job.tiff_page import BLACK_IS_ZERO, FLOAT, INT, NO_COMPRESSION, UINT, Page
 
-_MOST_ENTRIES = 4096
 _MOST_BANDS = 64
 _MOST_SEGMENTS = 400_000
 _BYTES_PER_PIXEL = 24  # of one strip or tile, at the most
 
-_TYPES = {
-    1: "u1",
-    2: "u1",
-    3: "u2",
-    4: "u4",
-    6: "i1",
-    7: "u1",
-    8: "i2",
-    9: "i4",
-    11: "f4",
-    12: "f8",
-    13: "u4",
-    16: "u8",
-    17: "i8",
-    18: "u8",
-}
-_WANTED = frozenset(
-    (
-        *(256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324),
-        *(325, 338, 339, 42113),
-    )
-)
-_UINT, _INT, _FLOAT = 1, 2, 3
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
+_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 2, 3, 5, 6, 8
 _COLOURS = {
     4: "a mask", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a camera's raw samples",
     32844: "LogL", 32845: "LogLuv", 34892: "a camera's raw samples",
 }  # fmt: skip
-_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 8, 32946, 32773
+_LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 5, 8, 32946, 32773
 _LZMA, _ZSTD, _WEBP = 34925, 50000, 50001
-_UNPACKED_HERE = (_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD, _WEBP)
+_UNPACKED_HERE = (NO_COMPRESSION, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD, _WEBP)
 _COMPRESSIONS = {
     6: "old JPEG", 7: "JPEG", 34676: "LogLuv", 34677: "LogLuv", 33003: "JPEG 2000",
     33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 50002: "JPEG XL",
@@ -63,140 +38,20 @@ _LIBTIFF = (2, 3, 4, 6, 7)  # through Pillow
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the tags of the first page say; missing ones have the standard's default."""
-
-    order: str
-    is_big: bool
-    tags: dict[int, np.ndarray]
-
-    def number(self, tag: int, default: int) -> int:
-        """The first value of a tag."""
-        values = self.tags.get(tag)
-        return int(values[0]) if values is not None and len(values) else default
-
-    @cached_property
-    def width(self) -> int:
-        return self.number(256, 0)
-
-    @cached_property
-    def height(self) -> int:
-        return self.number(257, 0)
-
-    @cached_property
-    def bands(self) -> int:
-        return self.number(277, 1)
-
-    @cached_property
-    def bits(self) -> int:
-        """Bits of a sample; 0 where bands differ."""
-        values = {int(value) for value in self.tags.get(258, np.array([1]))}
-        return values.pop() if len(values) == 1 else 0
-
-    @cached_property
-    def sample_format(self) -> int:
-        """Unsigned, signed or floating; 0 where bands differ."""
-        values = {int(value) for value in self.tags.get(339, np.array([_UINT]))}
-        kind = values.pop() if len(values) == 1 else 0
-        return _UINT if kind == 4 else kind  # "undefined" is read as unsigned
-
-    @cached_property
-    def compression(self) -> int:
-        return self.number(259, _NONE)
-
-    @cached_property
-    def colours(self) -> int:
-        return self.number(262, _BLACK_IS_ZERO)
-
-    @cached_property
-    def is_big_endian_bigtiff(self) -> bool:
-        return self.is_big and self.order == ">"
-
-    @cached_property
-    def is_planar(self) -> bool:
-        return self.number(284, 1) == 2 and self.bands > 1
-
-    @cached_property
-    def orientation(self) -> int:
-        return self.number(274, 1)
-
-    @cached_property
-    def is_tiled(self) -> bool:
-        return 322 in self.tags
-
-    @cached_property
-    def segment_size(self) -> tuple[int, int]:
-        """Width and height of a tile, or of a strip."""
-        if self.is_tiled:
-            return self.number(322, 0), self.number(323, 0)
-        return self.width, min(self.number(278, self.height), self.height)
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        return self.tags.get(324 if self.is_tiled else 273, np.empty(0, np.int64))
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        return self.tags.get(325 if self.is_tiled else 279, np.empty(0, np.int64))
-
-    @cached_property
-    def no_data(self) -> float | None:
-        """The value that stands for no data, as GDAL writes it."""
-        text = self.tags.get(42113)
-        try:
-            return float(text.tobytes().split(b"\0")[0]) if text is not None else None
-        except ValueError:
-            return None
-
-
-def page(data: bytes) -> Page | None:
-    """The first page of a TIFF or BigTIFF; None of a file whose tags cannot be read."""
-    order = "<" if data.startswith(b"II") else ">"
-    try:
-        (version,) = struct.unpack_from(f"{order}H", data, 2)
-        if version == 43:
-            (place,) = struct.unpack_from(f"{order}Q", data, 8)
-            (count,) = struct.unpack_from(f"{order}Q", data, place)
-            place, entry, inline = place + 8, f"{order}HHQ", 8
-        else:
-            (place,) = struct.unpack_from(f"{order}I", data, 4)
-            (count,) = struct.unpack_from(f"{order}H", data, place)
-            place, entry, inline = place + 2, f"{order}HHI", 4
-        if count > _MOST_ENTRIES:
-            return None
-        length = struct.calcsize(entry) + inline
-        tags: dict[int, np.ndarray] = {}
-        for at in range(place, place + count * length, length):
-            tag, kind, number = struct.unpack_from(entry, data, at)
-            if tag not in _WANTED or tag in tags or kind not in _TYPES:
-                continue
-            dtype = np.dtype(_TYPES[kind]).newbyteorder("<" if order == "<" else ">")
-            value = at + length - inline
-            if number * dtype.itemsize > inline:
-                (value,) = struct.unpack_from(f"{order}{'Q' if inline == 8 else 'I'}", data, value)
-            if value + number * dtype.itemsize > len(data):
-                return None
-            tags[tag] = np.frombuffer(data, dtype, number, value)
-    except struct.error:
-        return None
-    return Page(order, version == 43, tags)
-
-
 def suits_pillow(of: Page) -> bool:
     """Whether Pillow reads such a page, and rightly."""
     if of.compression not in _UNPACKED_HERE:
         return True  # or nobody does
     if of.compression == _WEBP or _is_sparse(of) or of.bands > 4 or of.is_big_endian_bigtiff:
         return of.colours == _YCBCR  # which is not read here
-    if of.sample_format == _UINT and of.bits in (1, 2, 4, 8):
+    if of.sample_format == UINT and of.bits in (1, 2, 4, 8):
         if of.colours == _RGB and (of.bits < 8 or (of.is_planar and of.bands > 3)):
             return False
         if of.colours == _PALETTE:
             return of.bands > 1 or int(of.tags.get(320, np.array([256])).max(initial=0)) > 255
-        return of.colours not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) or of.bands <= 2
-    if of.sample_format == _UINT and of.bits == 16 and not of.is_planar:
-        return of.bands == {_BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}.get(of.colours)
+        return of.colours not in (_WHITE_IS_ZERO, BLACK_IS_ZERO) or of.bands <= 2
+    if of.sample_format == UINT and of.bits == 16 and not of.is_planar:
+        return of.bands == {BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}.get(of.colours)
     return False
 
 
@@ -221,7 +76,7 @@ def unsupported(of: Page) -> ImageError | None:
 
 
 def _described(of: Page) -> str:
-    kind = {_UINT: "", _INT: "signed ", _FLOAT: "floating "}.get(of.sample_format, "other ")
+    kind = {UINT: "", INT: "signed ", FLOAT: "floating "}.get(of.sample_format, "other ")
     bands = f"{of.bands:,} band{'s' if of.bands != 1 else ''}"
     return f"of {bands} of {of.bits or 'different'} {kind}bits"
 
@@ -237,17 +92,14 @@ def decode(data: bytes, of: Page, pixel_limit: int) -> Image.Image:
     """
     _refuse_by_header(of, pixel_limit)
     kept = _kept_bands(of)
-    if of.sample_format == _FLOAT:
-        levels = np.zeros((of.height, of.width, len(kept)), np.float32)
-        if of.no_data is not None:
-            levels.fill(of.no_data)
-    else:
-        levels = np.zeros((of.height, of.width, len(kept)), _stored_type(of))
-    if of.sample_format == _FLOAT:
+    shape = of.height, of.width, len(kept)
+    if of.sample_format == FLOAT:
         with np.errstate(all="ignore"):
+            levels = np.full(shape, of.no_data or 0, np.float32)
             _fill(levels, kept, data, of, pixel_limit)
             levels = floats.to_bytes(levels, of.no_data)
     else:
+        levels = np.zeros(shape, _stored_type(of))
         _fill(levels, kept, data, of, pixel_limit)
     image = _coloured(levels, of)
     image.getexif()[0x0112] = of.orientation
@@ -267,13 +119,13 @@ def _refuse_by_header(of: Page, pixel_limit: int) -> None:
         raise ImageError("corrupt", "the file is damaged (a picture without pixels)")
     if not 1 <= of.bands <= _MOST_BANDS or of.bits not in range(1, 65):
         raise _cannot(of)
-    if of.sample_format not in (_UINT, _INT, _FLOAT) or of.compression not in _UNPACKED_HERE:
+    if of.sample_format not in (UINT, INT, FLOAT) or of.compression not in _UNPACKED_HERE:
         raise _cannot(of)
     if of.bits > 16 and of.bits not in (32, 64):
         raise _cannot(of)
-    if of.sample_format == _FLOAT and of.bits not in (16, 32, 64):
+    if of.sample_format == FLOAT and of.bits not in (16, 32, 64):
         raise _cannot(of)
-    if of.sample_format == _INT and of.bits not in (8, 16, 32, 64):
+    if of.sample_format == INT and of.bits not in (8, 16, 32, 64):
         raise _cannot(of)
     segments = -(-of.width // across) * -(-of.height // down)
     if segments > _MOST_SEGMENTS or segments * across * down > 4 * pixel_limit + (1 << 24):
@@ -291,19 +143,19 @@ def _cannot(of: Page) -> ImageError:
 def _kept_bands(of: Page) -> range:
     """Which bands make the picture; alpha, near infrared and the like do not."""
     extras = [int(value) for value in of.tags.get(338, ())]
-    if of.colours in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+    if of.colours in (_WHITE_IS_ZERO, BLACK_IS_ZERO):
         # GDAL writes colours as grey with extra bands, the last of them perhaps alpha (1, 2).
         has_alpha = of.bands == 4 and bool(extras) and extras[-1] in (1, 2)
         if of.bands <= 2:
             return range(1)
-        if of.colours == _BLACK_IS_ZERO and (of.bands == 3 or has_alpha):
+        if of.colours == BLACK_IS_ZERO and (of.bands == 3 or has_alpha):
             return range(3)
-    elif of.colours == _PALETTE and of.bits <= 16 and of.sample_format == _UINT:
+    elif of.colours == _PALETTE and of.bits <= 16 and of.sample_format == UINT:
         if len(of.tags.get(320, ())) == 3 << of.bits:
             return range(1)
     elif of.colours == _RGB and of.bands >= 3:
         return range(3)
-    elif of.colours == _CMYK and of.bands >= 4 and of.sample_format == _UINT:
+    elif of.colours == _CMYK and of.bands >= 4 and of.sample_format == UINT:
         return range(4)
     elif of.colours == _LAB and of.bits in (8, 16) and of.bands >= 3:
         return range(3)
@@ -339,9 +191,9 @@ def _fill(levels: np.ndarray, kept: range, data: bytes, of: Page, pixel_limit: i
 
 def _reduced(samples: np.ndarray, of: Page) -> np.ndarray:
     """Samples of any kind as they are stored until colours are made of them."""
-    if of.sample_format == _FLOAT or of.colours == _PALETTE:
+    if of.sample_format == FLOAT or of.colours == _PALETTE:
         return samples
-    if of.sample_format == _INT:
+    if of.sample_format == INT:
         return samples.clip(0, 127) if of.bits == 8 else samples.clip(0, 65535) >> 8
     if of.bits < 8:
         return samples.astype(np.uint16) * 255 // ((1 << of.bits) - 1)
@@ -380,7 +232,7 @@ def _samples(packed: bytes, width: int, height: int, of: Page, pixel_limit: int)
         raise ImageError("truncated", "the file is cut short (a part of the picture is too short)")
     unpacked = unpacked[: per_row * height]
     predictor = of.number(317, 1)
-    if predictor == 3 and of.sample_format == _FLOAT:
+    if predictor == 3 and of.sample_format == FLOAT:
         return _float_predicted(unpacked, width, height, bands, of.bits // 8)
     if of.bits not in (8, 16, 32, 64):
         import imagecodecs
@@ -388,7 +240,7 @@ def _samples(packed: bytes, width: int, height: int, of: Page, pixel_limit: int)
         kind = np.uint8 if of.bits < 8 else np.uint16
         samples = imagecodecs.packints_decode(unpacked, kind, of.bits, runlen=width * bands)
         return np.asarray(samples)[: width * bands * height].reshape(height, width, bands)
-    letter = {_UINT: "u", _INT: "i", _FLOAT: "f"}[of.sample_format]
+    letter = {UINT: "u", INT: "i", FLOAT: "f"}[of.sample_format]
     dtype = np.dtype(f"{of.order}{letter}{of.bits // 8}")
     samples = np.frombuffer(unpacked, dtype).reshape(height, width, bands)
     if predictor == 2:
@@ -430,9 +282,7 @@ def _unpacked(packed: bytes, size: int, compression: int) -> bytes:
 
 
 def _webp(packed: bytes, width: int, height: int, of: Page, pixel_limit: int) -> np.ndarray:
-    import io
-
-    if of.bits != 8 or of.sample_format != _UINT or of.is_planar:
+    if of.bits != 8 or of.sample_format != UINT or of.is_planar:
         raise _cannot(of)
     Image.MAX_IMAGE_PIXELS = pixel_limit  # room is made for a WebP when it is opened
     with Image.open(io.BytesIO(packed), formats=("WEBP",)) as image:

@@ -14,10 +14,7 @@ import torch
 from fsspec.spec import AbstractFileSystem
 from PIL import Image
 from transformers import (
-    BeitConfig,
-    BeitForSemanticSegmentation,
-    MobileViTConfig,
-    MobileViTForSemanticSegmentation,
+    AutoModelForSemanticSegmentation,
     SegformerConfig,
     SegformerForImageClassification,
     SegformerForSemanticSegmentation,
@@ -34,6 +31,7 @@ from job.model import ModelCard, ModelSize, load_image_processor, load_model
 from job.s3 import Patience
 from job.storage import Location, locate
 from tests.conftest import LABELS, PHOTOS, make_model, picture
+from tests.tiny_models import BUILDS
 
 SIZES = [(1, 1), (1, 300), (300, 1), (96, 96), (95, 97), (24, 24), (57, 183), (400, 30), (2, 2)]
 
@@ -260,51 +258,13 @@ def test_a_few_rows_of_pixels_are_not_taken_for_channels(
     check_equal(predictor.predict(batch(images)), sequential(images, loaded[0], processor))
 
 
-def tiny_beit() -> tuple[Any, dict[str, Any]]:
-    config = BeitConfig(
-        image_size=32,
-        patch_size=8,
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=32,
-        out_indices=[1, 2, 3, 4],
-        pool_scales=[1, 2],
-        use_auxiliary_head=False,
-        num_labels=5,
-    )
-    settings = {
-        "image_processor_type": "BeitImageProcessor",
-        "size": {"height": 32, "width": 32},
-        "do_center_crop": False,
-        "do_resize": True,
-    }
-    return BeitForSemanticSegmentation(config), settings
-
-
-def tiny_mobilevit() -> tuple[Any, dict[str, Any]]:
-    config = MobileViTConfig(
-        image_size=64,
-        hidden_sizes=[8, 12, 16],
-        neck_hidden_sizes=[4, 8, 8, 12, 12, 16, 16],
-        num_attention_heads=2,
-        aspp_out_channels=16,
-        num_labels=5,
-    )
-    settings = {
-        "image_processor_type": "MobileViTImageProcessor",
-        "size": {"shortest_edge": 72},
-        "crop_size": {"height": 64, "width": 64},
-    }
-    return MobileViTForSemanticSegmentation(config), settings
-
-
-@pytest.mark.parametrize("build", [tiny_beit, tiny_mobilevit])
+@pytest.mark.parametrize("family", ["beit", "mobilevit"])
 def test_other_architectures_predict_what_sequential_inference_gives(
-    build: Callable[[], tuple[Any, dict[str, Any]]], tmp_path: Path
+    family: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model, settings = build()
+    configured, settings = BUILDS[family]
+    model = AutoModelForSemanticSegmentation.from_config(configured(5))
     model.eval().save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     checkpoint = Checkpoint.from_model(str(tmp_path))

@@ -7,9 +7,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
+
+from tests.servers import serving
 
 COMMIT = hashlib.sha1(b"the commit of v1 and main").hexdigest()
 _REFUSALS = {
@@ -26,20 +27,6 @@ def fake_hub(model: Path) -> Iterator[str]:
     files = {path.name: path.read_bytes() for path in model.iterdir()}
     with serving(type("Handler", (_Hub,), {"files": files})) as address:
         yield address
-
-
-@contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """An HTTP server on 127.0.0.1 within the context; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Quiet(BaseHTTPRequestHandler):

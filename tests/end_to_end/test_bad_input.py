@@ -14,9 +14,10 @@ import pytest
 
 from job.cli import main
 from tests.conftest import S3, write_pictures
-from tests.end_to_end.hub import COMMIT, Quiet, fake_hub, serving
+from tests.end_to_end.hub import COMMIT, Quiet, fake_hub
 from tests.end_to_end.processes import finish, free_ports
 from tests.outputs import check_each_image_once, rows
+from tests.servers import serving
 
 CONFIG, STORAGE, MODEL = 2, 3, 4
 Refuses = Callable[..., str]
