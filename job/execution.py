@@ -5,13 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-    get_or_create_autoscaling_coordinator,
-)
-from ray.data._internal.execution.node_trackers.actor_location import (
-    get_or_create_actor_location_tracker,
-)
-from ray.data._internal.stats import get_or_create_stats_actor
 
 from job import progress
 from job.address import Place
@@ -33,13 +26,6 @@ from job.stopping import StopSignal
 from job.storage import Location
 from job.tuning import choose_precision
 from job.waiting import WorkersWatch
-
-
-def _start_actors() -> None:
-    """Start the actors that Ray Data has beside every Dataset, before it waits for each in turn."""
-    get_or_create_stats_actor()
-    get_or_create_actor_location_tracker()
-    get_or_create_autoscaling_coordinator()
 
 
 def survey(
@@ -99,7 +85,6 @@ class Execution:
             JobError: the run could not be done; the receipt says why.
         """
         with cluster_session(place), quiet_data():
-            _start_actors()
             check_nodes(images.witnesses, self.output)
             allotment = allot(self.config, Cluster.now(), len(remaining))
             self.say(f"{allotment}")
