@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -322,14 +322,12 @@ def test_storage_that_does_not_answer_is_told_while_it_is_tried(
 
 
 def test_a_silent_endpoint_is_told_within_seconds_and_long_before_it_is_given_up(
-    tmp_path: Path,
+    job_command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     with silent() as endpoint:
         options = json.dumps({"endpoint_url": endpoint, "key": "k", "secret": "s"})
-        words = ["run", "s3://bucket/in", str(tmp_path / "out"), "--storage-options", options]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "job", *words], stderr=subprocess.PIPE, text=True
-        )
+        words = job_command("s3://bucket/in", tmp_path / "out", "--storage-options", options)
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         try:
             started = time.monotonic()
             assert process.stderr is not None
