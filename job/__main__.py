@@ -13,7 +13,12 @@ def main() -> int:
     stop.take_charge()
     from job import cli
 
-    return cli.main(stop=stop)
+    exit_code = cli.main(stop=stop)
+    if stop.was_given and "job.session" in sys.modules:
+        from job.session import end_process
+
+        end_process(exit_code)
+    return exit_code
 
 
 if __name__ == "__main__":

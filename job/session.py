@@ -1,5 +1,6 @@
 """Session: Ray for as long as a run takes, on a cluster or started on this machine."""
 
+import atexit
 import contextlib
 import logging
 import os
@@ -8,10 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import psutil
 import ray
 from ray._private import worker
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 import job
 from job import temporary
@@ -20,6 +23,8 @@ from job.errors import JobError, StoppedError, causes
 from job.refusals import ADVICE_OF_RAY
 from job.stopping import TOLD
 from job.submission import is_submitted
+
+_EXECUTOR_ENDS_WITHIN = 10.0  # seconds: one look at what its tasks do
 
 
 @contextlib.contextmanager
@@ -47,13 +52,39 @@ def cluster_session(place: Place | None = None) -> Iterator[None]:
         with _quiet_raylets(), _plain_errors():
             yield
     except StoppedError:
-        # Whoever has stopped the run may kill it soon: the last word comes first. Ray is shut down
-        # when the process ends.
+        # Whoever has stopped the run may kill it soon: the last word comes first. Ray is left when
+        # the process ends.
         ours = False
         raise
     finally:
         if ours:
+            _end_executors()
             ray.shutdown()
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """End the process of a run that was stopped, and the Ray that it has started here.
+
+    Threads of Ray Data, and our own, may be at work still: whichever asks Ray for something while
+    :func:`ray.shutdown` is under way ends the process with exit code 1, in C++ (Ray 2.60), and so
+    does a raylet that ends in order. A cluster notices by itself that its driver has gone.
+    """
+    atexit.unregister(ray.shutdown)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(exit_code)
+
+
+def _end_executors() -> None:
+    """End what Ray Data still executes for a run that has failed: see :func:`end_process`."""
+    for thread in threading.enumerate():
+        if isinstance(thread, StreamingExecutor):
+            thread.shutdown(force=True)
+            thread.join(_EXECUTOR_ENDS_WITHIN)
 
 
 def _connect(place: Place) -> None:

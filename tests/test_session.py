@@ -1,12 +1,47 @@
-"""The session: what Ray would tell a driver stays in Ray's log files."""
+"""The session: Ray's own lines stay in its log files, and a stopped process ends as it should."""
 
+import sys
 import time
 
 import pytest
 import ray
 from ray._private.utils import publish_error_to_driver
 
+from job.errors import StoppedError
 from job.session import cluster_session
+from tests.end_to_end.processes import members, outcome, started, wait_for
+
+# A run that is stopped while threads of its process ask Ray for one thing after the other.
+STOPPED = """
+import threading, time, ray
+from job.errors import StoppedError
+from job.session import cluster_session, end_process
+
+def slow(row):
+    time.sleep(0.05)
+    return row
+
+def ask():
+    while True:
+        ray.available_resources()
+        ray.put(1)
+
+try:
+    with cluster_session():
+        rows = ray.data.range(1000, override_num_blocks=100).map(slow).iter_rows()
+        next(iter(rows))
+        threading.Thread(target=ask, daemon=True).start()
+        raise StoppedError("stopped")
+except StoppedError as error:
+    end_process(error.exit_code)
+"""
+
+
+def test_a_stopped_process_ends_with_its_own_exit_code_and_takes_its_ray_along() -> None:
+    with started([sys.executable, "-c", STOPPED]) as process:
+        ended = outcome(process)
+        assert ended.exit_code == StoppedError.exit_code, ended.stderr
+        wait_for(lambda: not members(process.pid), 10, "its Ray to go")
 
 
 @pytest.mark.usefixtures("ray_session")
