@@ -48,11 +48,16 @@ def ready(aws: Aws) -> Aws:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A user's home with a token in it, as the top of cluster.yaml tells to make it."""
+    """A user's home with a token, as the top of cluster.yaml tells to make it, and programs."""
     token = tmp_path / "home" / ".ray" / "auth_token"
     token.parent.mkdir(parents=True)
     token.write_text("a" * 64)
     token.chmod(0o600)
+    # What is looked for on PATH, and never run: this machine need not have it.
+    programs = tmp_path / "home" / "bin"
+    programs.mkdir()
+    for name in ("ssh", "rsync"):
+        (programs / name).touch(0o755)
     return tmp_path / "home"
 
 
@@ -73,7 +78,7 @@ def check(
     if not isinstance(config, Path):
         path.write_text(yaml.safe_dump(config, sort_keys=False))
     env = {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
         "HOME": str(home),
         "RAY_AUTH_MODE": "token",
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -21,6 +21,8 @@ from tests.faults import FaultyProxy, Refusal, Request
 from tests.outputs import check_each_image_once, rows
 
 IMAGES = 16
+# One predictor: what it loads takes longer than what it does here.
+ONE = "--workers=1"
 SMALL = ("--images-per-task=2", "--batch-size=2", "--images-per-file=2", "--progress=none")
 Cli = Callable[..., int]
 Said = pytest.CaptureFixture[str]
@@ -42,7 +44,7 @@ def cli(ray_session: None) -> Iterator[Cli]:
 
 def words(proxy: FaultyProxy, source: str, output: object, model: Path) -> list[str]:
     storage = ("--storage-options", json.dumps(proxy.options), "--storage-attempts=2")
-    return ["run", source, str(output), "--model", str(model), *SMALL, *storage]
+    return ["run", source, str(output), "--model", str(model), *SMALL, ONE, *storage]
 
 
 def check_sentence(said: str, *parts: str) -> None:
@@ -200,7 +202,7 @@ def test_credentials_in_a_file_are_read_again_when_they_are_refused(
             "AWS_ENDPOINT_URL": proxy.endpoint,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        run = ["run", source, str(output), "--model", str(model_dir), *SMALL]
+        run = ["run", source, str(output), "--model", str(model_dir), *SMALL, ONE]
         finished = finish([sys.executable, "-m", "job", *run], env)
         assert proxy.injected["ExpiredToken"] > 0
     assert finished.exit_code == 0, finished.stderr
@@ -350,7 +352,7 @@ def test_an_input_that_is_gone_is_no_fault_of_its_images(
         os.rename(source, away)
         return frozen
 
-    command = ["run", source, output, "--model", model_dir, *SMALL]
+    command = ["run", source, output, "--model", model_dir, *SMALL, ONE]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("job.pipeline.freeze", freeze_and_lose)
         assert cli(*command) == 3
