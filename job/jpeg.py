@@ -20,8 +20,8 @@ from job.errors import ImageError
 # all segments again for each, and libjpeg goes over all pixels in every scan.
 _MOST_SEGMENTS = 1000
 _MOST_SCANS = 100
-# How many restart markers may be lost; each costs a decoding or two.
-_MOST_MARKERS = 4
+# How many restart markers may be lost; each costs a decoding, or a few.
+_MOST_MARKERS = 2
 # Room for the pixels of an ordinary photograph.
 _KEPT_BYTES = 16 << 20
 _kept = threading.local()
@@ -112,6 +112,8 @@ def refuse_other_sorts(head: Header) -> None:
 
 def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.Image:
     """The pixels of a JPEG that Pillow has opened, at a fraction of its size.
+
+    Restart markers that are lost, one or two, and nothing with them, cost no pixel.
 
     Raises:
         ImageError: a part of the picture is lost.
@@ -294,8 +296,8 @@ def _with_next_marker(scans: bytes, remark: str) -> Iterator[bytes]:
         # libjpeg counts the two bytes that stand for FF as one where it has looked ahead.
         for stuffed in range(3):
             place = begin - int(left_over[1]) - stuffed
-            is_inside = scans[place - 1 : place] == b"\xff"
-            if not is_inside and scans[place : place + 12].count(b"\xff\0") >= stuffed:
+            is_between = place > 0 and scans[place - 1] != 0xFF
+            if is_between and scans[place : place + 12].count(b"\xff\0") >= stuffed:
                 found = scans[place : place + 2]
                 flips = (int.from_bytes(found) ^ int.from_bytes(turn)).bit_count()
                 is_spoilt = found in (b"\0\0", b"\xff\0") or flips == 1

@@ -90,6 +90,19 @@ def _described(of: Page) -> str:
     return f"of {bands} of {of.bits or 'different'} {kind}bits"
 
 
+def refuse_lost_parts(data: bytes, of: Page, pixel_limit: int) -> None:
+    """Refuse a page that Pillow reads in which libjpeg finds parts of JPEGs missing.
+
+    Raises:
+        ImageError: a part of the picture is lost.
+    """
+    if of.compression in (_OLD_JPEG, _JPEG):
+        for place, size in zip(of.offsets, of.sizes, strict=False):
+            packed = data[int(place) : int(place) + int(size)]
+            if packed.startswith(b"\xff\xd8"):  # it may be no more than a part of an old JPEG
+                jpeg.refuse_lost_parts(_with_tables(packed, of), pixel_limit)
+
+
 def decode(data: bytes, of: Page, pixel_limit: int) -> Image.Image:
     """The picture of a page, in a mode of 8 bits, with its orientation as EXIF.
 
@@ -166,10 +179,11 @@ def _kept_bands(of: Page) -> range:
             return range(1)
     elif of.colours == _RGB and of.bands >= 3:
         return range(3)
+    elif of.colours == _YCBCR and of.compression == _JPEG and of.bands == 3:
+        if not of.is_planar:
+            return range(3)
     elif of.colours == _CMYK and of.bands >= 4 and of.sample_format == UINT:
         return range(4)
-    elif of.colours == _YCBCR and of.compression == _JPEG and not of.is_planar:
-        return range(of.bands)
     elif of.colours == _LAB and of.bits in (8, 16) and of.bands >= 3:
         return range(3)
     raise unsupported(of) or _cannot(of)
@@ -328,19 +342,6 @@ def _webp(packed: bytes, width: int, height: int, of: Page, pixel_limit: int) ->
         if image.size != (width, height):
             raise ImageError("corrupt", "the file is damaged (a part is of another size)")
         return np.asarray(image.convert("RGBA" if of.bands == 4 else "RGB"))
-
-
-def refuse_lost_parts(data: bytes, of: Page, pixel_limit: int) -> None:
-    """Refuse a page that Pillow reads in which libjpeg finds parts of JPEGs missing.
-
-    Raises:
-        ImageError: a part of the picture is lost.
-    """
-    if of.compression in (_OLD_JPEG, _JPEG):
-        for place, size in zip(of.offsets, of.sizes, strict=False):
-            packed = data[int(place) : int(place) + int(size)]
-            if packed.startswith(b"\xff\xd8"):  # it may be no more than a part of an old JPEG
-                jpeg.refuse_lost_parts(_with_tables(packed, of), pixel_limit)
 
 
 def _with_tables(packed: bytes, of: Page) -> bytes:

@@ -319,6 +319,9 @@ def test_a_lost_restart_marker_alone_costs_no_picture(options: dict[str, object]
             for instead in (b"", b"\0\0", bytes([0xFF, 0xD0 + (data[at + 1] + 3) % 8]), b"\xff\0"):
                 found = decode(data[:at] + instead + data[at + 2 :])
                 assert np.array_equal(to_array(found), expected)
+        damaged = data[: markers[0]] + data[markers[0] + 2 :]
+        reduced = [decode_reduced(one, 40)[0] for one in (data, damaged)]
+        assert np.array_equal(*map(to_array, reduced))
 
 
 @pytest.mark.parametrize("options", [*RESTARTS, {"restart_marker_rows": 10}], ids=str)
