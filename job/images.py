@@ -196,6 +196,8 @@ def _tiff(data: bytes, pixel_limit: int) -> Image.Image:
         if image.format == "TIFF":
             tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))  # type: ignore[attr-defined]
             _refuse_oversized(tile, pixel_limit, "a tile of ")
+            if page is not None:
+                tiff.refuse_lost_parts(data, page, pixel_limit)
         image.load()
         return image
     except ImageError:

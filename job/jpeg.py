@@ -5,6 +5,7 @@ simplejpeg decodes by the same libjpeg-turbo, to the same pixels and as fast, an
 warning on.
 """
 
+import io
 import re
 import threading
 from collections.abc import Iterator
@@ -19,17 +20,27 @@ from job.errors import ImageError
 # all segments again for each, and libjpeg goes over all pixels in every scan.
 _MOST_SEGMENTS = 1000
 _MOST_SCANS = 100
-# Of a picture in intervals that restart markers divide: what may be gone with such markers.
-_LOST_SHARE = 0.02
-_ZEROS = bytes(64)
+# How many restart markers may be lost; each costs a decoding, or a few.
+_MOST_MARKERS = 2
 # Room for the pixels of an ordinary photograph.
 _KEPT_BYTES = 16 << 20
 _kept = threading.local()
 
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+_SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _JPEG_LS = 0xF7
-_JFIF, _ADOBE = 0xE0, 0xEE
+_APP0 = 0xE0
+_READ_AHEAD = 9  # bytes that libjpeg may have read behind the last pixel, and does not count
+_ALL_COEFFICIENTS = b"\0\x3f\0"  # what ends the header of a sequential scan
+
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x(\w+)")
+_OTHER = re.compile(r"found marker 0x(\w+) instead of RST(\d)")
+_LOSS = re.compile(r"Corrupt JPEG data|[Pp]remature end|Inconsistent progression")
+# Of these none can be about the header, where segments stand before C4 and DA too.
+_PIXELS = re.compile(
+    r"[Pp]remature end|bad \w+ code|instead of RST|before marker 0xd[0-79]|progression"
+)
 
 
 @dataclass(frozen=True)
@@ -102,11 +113,13 @@ def refuse_other_sorts(head: Header) -> None:
 def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.Image:
     """The pixels of a JPEG that Pillow has opened, at a fraction of its size.
 
+    Restart markers that are lost, one or two, and nothing with them, cost no pixel.
+
     Raises:
         ImageError: a part of the picture is lost.
     """
-    if image.info.get("progressive") and jpeg.count(b"\xff\xda") > _MOST_SCANS:
-        raise ImageError("corrupt", f"a progressive JPEG with more than {_MOST_SCANS} scans")
+    if image.info.get("progressive"):
+        _refuse_many_scans(jpeg)
     width, height = (side // divisor for side in image.size)
     if divisor > 1:
         image.draft(image.mode, (width, height))
@@ -117,8 +130,10 @@ def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.I
         return image
     pixels, remark = _decoded(jpeg, space, width, height, divisor)
     if pixels is None:
-        if remark:
-            _refuse_lost_parts(remark, head, jpeg, space)
+        whole = _without_loss(remark, head, jpeg, space)
+        if whole is not jpeg:
+            image = Image.open(io.BytesIO(whole), formats=("JPEG",))
+            image.draft(image.mode, (width, height))
         image.load()
         return image
     if space == "CMYK" or pixels.shape[:2] != (height, width):
@@ -128,6 +143,37 @@ def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.I
     loaded = Image.frombytes(image.mode, (width, height), pixels, "raw", raw)
     loaded.info = image.info
     return loaded
+
+
+def refuse_lost_parts(jpeg: bytes, pixel_limit: int) -> None:
+    """Refuse a JPEG of 8 or 12 bits that another file holds, if libjpeg finds parts missing.
+
+    Raises:
+        ImageError: a part of the picture is lost, or it is far larger than it should be.
+    """
+    head = header(jpeg)
+    if head.frame is None or len(head.frame[1]) < 6 or head.frame[0] in _LOSSLESS:
+        return
+    _refuse_many_scans(jpeg)
+    content = head.frame[1]
+    if int.from_bytes(content[1:3]) * int.from_bytes(content[3:5]) > pixel_limit:
+        raise ImageError("corrupt", "the file is damaged (a part is of another size)")
+    # 12 bits are coded as 8 are, and simplejpeg decodes 8 only; here the remark is all that counts.
+    segments = tuple(
+        (marker, all_[:4] + b"\x08" + all_[5:] if marker in _FRAMES else all_)
+        for marker, all_ in head.segments
+    )
+    begin = b"\xff\xd8" + b"".join(all_ for _, all_ in segments)
+    whole = begin + jpeg[head.scan :] + b"\xff\xd9"  # which some programs leave out
+    space = "CMYK" if content[5] == 4 else "GRAY"
+    remark = _remark(whole, space)
+    if remark and _without_loss(remark, Header(segments, len(begin)), whole, space) is not whole:
+        raise _loss(remark)
+
+
+def _refuse_many_scans(jpeg: bytes) -> None:
+    if jpeg.count(b"\xff\xda") > _MOST_SCANS:
+        raise ImageError("corrupt", f"a progressive JPEG with more than {_MOST_SCANS} scans")
 
 
 def _decoded(
@@ -167,140 +213,111 @@ def _kept_buffer() -> bytearray:
 # What libjpeg remarks
 
 
-def _refuse_lost_parts(remark: str, head: Header, jpeg: bytes, space: str) -> None:
-    """Refuse where libjpeg's remark means that pixels are lost; other remarks cost no picture."""
-    scan = jpeg[head.scan :]
-    found = re.match(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(\w+)", remark)
-    in_header = "Adobe" in remark or "JFIF" in remark
-    if in_header or (found and int(found[2], 16) not in (0xC4, 0xD9, 0xDA, *range(0xD0, 0xD8))):
-        # The first remark is about the header, and hides what there may be about the pixels.
-        plain = [all_ for marker, all_ in head.segments if marker not in (_JFIF, _ADOBE)]
-        jpeg = b"\xff\xd8" + b"".join(plain) + scan
-        remark = _remark(jpeg, space)
-        found = re.match(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(\w+)", remark)
+def _without_loss(remark: str, head: Header, jpeg: bytes, space: str) -> bytes:
+    """The JPEG that libjpeg's remark is about, with its lost restart markers set again.
+
+    Other remarks than those on the pixels cost no picture.
+
+    Raises:
+        ImageError: pixels are lost.
+    """
+    scans = jpeg[head.scan :]
+    plain = b"\xff\xd8" + b"".join(all_ for marker, all_ in head.segments if marker < _APP0)
+    if not _PIXELS.search(remark):
+        # It is about the header, and hides what there may be about the pixels.
+        if head.frame is not None and head.frame[0] in _SEQUENTIAL:
+            end = 2 + int.from_bytes(scans[2:4])
+            scans = scans[: end - 3] + _ALL_COEFFICIENTS + scans[end:]
+        remark = _remark(plain + scans, space)
+    # Pictures that have such data at all have them in many places.
+    is_overwritten = len(re.findall(rb"\0{16,}", scans)) == 1
+    most = _MOST_MARKERS if head.restart_interval and not is_overwritten else 0
+    mended = _mended(plain, scans, space, remark, most)
+    if mended is None:
+        raise _loss(remark)
+    return jpeg if mended is scans else jpeg[: head.scan] + mended
+
+
+def _loss(remark: str) -> ImageError:
+    left_over = _LEFT_OVER.search(remark)
     if "premature end" in remark.lower() or ("instead of RST" in remark and "0xd9" in remark):
-        if not _are_only_markers_lost(head, scan, space):
-            raise ImageError("truncated", "a part of the picture is missing (premature end)")
-    elif "bad Huffman code" in remark or "bad arithmetic code" in remark:
-        if not _are_only_markers_lost(head, scan, space):
-            raise ImageError("corrupt", "the file is damaged (what it holds is no picture data)")
-    elif "instead of RST" in remark or (found and 0xD0 <= int(found[2], 16) <= 0xD7):
-        if not _are_only_markers_lost(head, scan, space):
-            raise ImageError("corrupt", "the file is damaged (parts between restart markers)")
-    elif (
-        found
-        and not _is_filling(int(found[1]), scan, int(found[2], 16))
-        and not _are_only_markers_lost(head, scan, space)
-    ):
-        raise ImageError(
-            "corrupt", f"the file is damaged ({found[1]} bytes of picture data are left over)"
-        )
+        return ImageError("truncated", "a part of the picture is missing (premature end)")
+    if "bad Huffman code" in remark or "bad arithmetic code" in remark:
+        what = "what it holds is no picture data"
+    elif left_over and not 0xD0 <= int(left_over[2], 16) <= 0xD7:
+        what = f"{left_over[1]} bytes of picture data are left over"
+    elif "progression" in remark:
+        what = "parts of the picture are out of order"
+    else:
+        what = "parts between restart markers"
+    return ImageError("corrupt", f"the file is damaged ({what})")
 
 
-def _is_filling(count: int, scan: bytes, marker: int) -> bool:
-    """Whether what stands between the last pixel and a marker is a camera's filling.
+def _mended(plain: bytes, scans: bytes, space: str, remark: str, most: int) -> bytes | None:
+    """The scans, with no more than so many restart markers set right; None if more is lost.
+
+    A restart marker that is lost costs libjpeg the interval behind it. With the marker in its place
+    libjpeg has nothing to remark on, unless it is not the marker alone that is lost.
+    """
+    if not _LOSS.search(remark) or _is_filling(scans, remark):
+        return scans
+    if not most:
+        return None
+    tried = (
+        _mended(plain, one, space, _remark(plain + one, space), most - 1)
+        for one in _with_next_marker(scans, remark)
+    )
+    return next((found for found in tried if found is not None), None)
+
+
+def _is_filling(scans: bytes, remark: str) -> bool:
+    """Whether what stands between the last pixel and the end is a camera's filling.
 
     Pixels that a flipped bit has shifted leave some of their data over; cameras leave a byte or
-    two, or repeat one.
+    two, or repeat one. Where the last pixels are made of the same byte, they are overwritten too.
     """
-    if count <= 2:
-        return True
-    end = scan.find(bytes([0xFF, marker]))
-    return len(set(scan[max(0, end - count) : end])) <= 1
-
-
-def _are_only_markers_lost(head: Header, scan: bytes, space: str) -> bool:
-    """Whether no more than restart markers are lost, and the pixels next to them."""
-    interval, frame = head.restart_interval, head.frame
-    if not interval or frame is None:
+    found = _LEFT_OVER.search(remark)
+    if not found or found[2] != "d9":
         return False
-    if scan.count(b"\xff\xda") != 1:
-        return _is_one_marker_lost(scan)
-    pieces, numbers = _pieces(scan)
-    expected = -(-_units(frame[1]) // interval)
-    lost = expected - len(pieces)
-    wrong = [
-        place
-        for place, (before, after) in enumerate(
-            zip([7, *numbers], [*numbers, (7 + expected - 1) % 8], strict=True)
-        )
-        if place < len(numbers) and after != (before + 1) % 8
-    ]
-    if not 0 <= lost <= max(1, expected * _LOST_SHARE) or (not wrong and not lost):
-        return False
-    return _others_are_sound(head, scan, pieces, set(wrong), space, expected)
+    end = next((place for place, _, code in _markers(scans) if code == 0xD9), 0)
+    count = int(found[1])
+    run = end - len(scans[:end].rstrip(scans[end - 1 : end]))
+    return count <= 2 or count <= run <= count + _READ_AHEAD
 
 
-def _is_one_marker_lost(scans: bytes) -> bool:
-    """Whether the restart markers of several scans are in order but for a single one."""
-    expected, place, breaks = 0, 0, []
-    for number, (at, code) in enumerate(_markers(scans, 0)):
-        if code == 0xDA:
-            expected = 0
-        elif 0xD0 <= code <= 0xD7:
-            if code - 0xD0 != expected:
-                breaks.append(number)
-                if _ZEROS in scans[place : at + 4096]:
-                    return False
-            expected = (code - 0xD0 + 1) % 8
-        place = at
-    return bool(breaks) and len(breaks) <= 2 and breaks[-1] - breaks[0] < 2
+def _with_next_marker(scans: bytes, remark: str) -> Iterator[bytes]:
+    """The scans as they may have been before the marker was lost that libjpeg remarks on."""
+    left_over, other = _LEFT_OVER.search(remark), _OTHER.search(remark)
+    begin, end, code, number = _first_out_of_turn(scans)
+    turn = bytes([0xFF, 0xD0 + number])
+    if other and int(other[1], 16) == code != 0xD9 and int(other[2]) == number:
+        yield scans[:begin] + turn + scans[end:]
+    if left_over and int(left_over[2], 16) == code:
+        # libjpeg counts the two bytes that stand for FF as one where it has looked ahead.
+        for stuffed in range(3):
+            place = begin - int(left_over[1]) - stuffed
+            is_between = place > 0 and scans[place - 1] != 0xFF
+            if is_between and scans[place : place + 12].count(b"\xff\0") >= stuffed:
+                found = scans[place : place + 2]
+                flips = (int.from_bytes(found) ^ int.from_bytes(turn)).bit_count()
+                is_spoilt = found in (b"\0\0", b"\xff\0") or flips == 1
+                yield scans[:place] + turn + scans[place + 2 * is_spoilt :]
 
 
-def _others_are_sound(
-    head: Header,
-    scan: bytes,
-    pieces: list[bytes],
-    wrong: set[int],
-    space: str,
-    expected: int,
-) -> bool:
-    """Whether all pieces decode but those whose marker is lost, each of them by itself."""
-    spoilt = set(wrong) | {place + 1 for place in wrong}
-    if len(pieces) < expected and not wrong:
-        spoilt.add(len(pieces) - 1)
-    sound = [piece for place, piece in enumerate(pieces[:-1]) if place not in spoilt]
-    if not sound:
-        return expected <= 3
-    if any(_ZEROS in pieces[place] for place in spoilt if place < len(pieces)) and not any(
-        _ZEROS in piece for piece in sound
-    ):
-        return False  # more than a marker is overwritten
-    whole = (sound * (1 + expected // len(sound)))[: expected - 1]
-    last = pieces[-1] if len(pieces) - 1 not in spoilt else None
-    body = b"".join(piece + bytes([0xFF, 0xD0 + number % 8]) for number, piece in enumerate(whole))
-    start = scan[: 2 + int.from_bytes(scan[2:4])]
-    head_bytes = b"\xff\xd8" + b"".join(all_ for _, all_ in head.segments)
-    file = head_bytes + start + body + (last if last is not None else sound[0]) + b"\xff\xd9"
-    remark = _remark(file, space)
-    if last is None and "before marker 0xd9" in remark:
-        return True  # a whole interval stands for a last one that may be shorter
-    return not remark or bool(re.search(r" [12] extraneous bytes", remark))
+def _first_out_of_turn(scans: bytes) -> tuple[int, int, int, int]:
+    """Begin, end and code of the first marker that another should precede, and whose turn it is."""
+    turn = 0
+    for begin, end, code in _markers(scans):
+        if code == 0xD0 + turn:
+            turn = (turn + 1) % 8
+        elif code == 0xDA:
+            turn = 0
+        elif code not in (0xC4, 0xDD):
+            return begin, end, code, turn
+    return 0, 0, 0, 0
 
 
-def _pieces(scan: bytes) -> tuple[list[bytes], list[int]]:
-    """Of a scan: the data between its restart markers, and the numbers of these."""
-    pieces, numbers, begin = [], [], 2 + int.from_bytes(scan[2:4])
-    for place, code in _markers(scan, begin):
-        pieces.append(scan[begin:place])
-        if not 0xD0 <= code <= 0xD7:
-            break
-        numbers.append(code - 0xD0)
-        begin = place + 2
-    return pieces, numbers
-
-
-def _markers(scan: bytes, begin: int) -> Iterator[tuple[int, int]]:
-    for found in re.finditer(rb"\xff+([^\x00\xff])", scan[begin:]):
-        yield begin + found.start(), found[1][0]
-
-
-def _units(frame: bytes) -> int:
-    """How many units (MCUs) a picture has in its only scan (ISO/IEC 10918-1, A.2)."""
-    height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
-    samplings = frame[7 : 7 + 3 * frame[5] : 3]
-    if frame[5] == 1:
-        return -(-width // 8) * -(-height // 8)
-    across = max((sampling >> 4 for sampling in samplings), default=1) * 8
-    down = max((sampling & 15 for sampling in samplings), default=1) * 8
-    return -(-width // max(across, 8)) * -(-height // max(down, 8))
+def _markers(scans: bytes) -> Iterator[tuple[int, int, int]]:
+    """Begin, end and code of what looks like a marker."""
+    for found in re.finditer(rb"\xff+([^\x00\xff])", scans):
+        yield found.start(), found.end(), found[1][0]

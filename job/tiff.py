@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from job import floats
+from job import floats, jpeg
 from job.errors import ImageError
 from job.image_reasons import too_large
 from job.tiff_page import BLACK_IS_ZERO, FLOAT, INT, NO_COMPRESSION, UINT, Page
@@ -25,38 +25,47 @@ _COLOURS = {
     4: "a mask", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a camera's raw samples",
     32844: "LogL", 32845: "LogLuv", 34892: "a camera's raw samples",
 }  # fmt: skip
+_OLD_JPEG, _JPEG = 6, 7
 _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 5, 8, 32946, 32773
 _LZMA, _ZSTD, _WEBP = 34925, 50000, 50001
-_UNPACKED_HERE = (NO_COMPRESSION, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD, _WEBP)
+_UNPACKED_HERE = (
+    *(NO_COMPRESSION, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD, _WEBP, _JPEG),
+)
 _COMPRESSIONS = {
-    6: "old JPEG", 7: "JPEG", 34676: "LogLuv", 34677: "LogLuv", 33003: "JPEG 2000",
-    33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 50002: "JPEG XL",
-    52546: "JPEG XL", 34934: "JPEG XR", 22610: "JPEG XR", 2: "CCITT", 3: "CCITT", 4: "CCITT",
-    32809: "ThunderScan", 32766: "NeXT", 34661: "JBIG", 50001: "WebP",
+    34676: "LogLuv", 34677: "LogLuv", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000",
+    34887: "LERC", 34892: "lossy JPEG", 50002: "JPEG XL", 52546: "JPEG XL", 34934: "JPEG XR",
+    22610: "JPEG XR", 32809: "ThunderScan", 32766: "NeXT", 34661: "JBIG",
 }  # fmt: skip
-_LIBTIFF = (2, 3, 4, 6, 7)  # through Pillow
+_LIBTIFF = (2, 3, 4, _OLD_JPEG)  # through Pillow
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def suits_pillow(of: Page) -> bool:
     """Whether Pillow reads such a page, and rightly."""
+    if of.compression == _OLD_JPEG:
+        return of.bits == 8
     if of.compression not in _UNPACKED_HERE:
         return True  # or nobody does
     if of.compression == _WEBP or _is_sparse(of) or of.bands > 4 or of.is_big_endian_bigtiff:
-        return of.colours == _YCBCR  # which is not read here
+        return of.colours == _YCBCR and of.compression != _JPEG  # which is not read here
     if of.sample_format == UINT and of.bits in (1, 2, 4, 8):
         if of.colours == _RGB and (of.bits < 8 or (of.is_planar and of.bands > 3)):
             return False
         if of.colours == _PALETTE:
             return of.bands > 1 or int(of.tags.get(320, np.array([256])).max(initial=0)) > 255
-        return of.colours not in (_WHITE_IS_ZERO, BLACK_IS_ZERO) or of.bands <= 2
+        most = 2 if of.colours == BLACK_IS_ZERO or of.is_planar else 1
+        return of.colours not in (_WHITE_IS_ZERO, BLACK_IS_ZERO) or of.bands <= most
+    if of.compression == _JPEG:
+        return False
     if of.sample_format == UINT and of.bits == 16 and not of.is_planar:
         return of.bands == {BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}.get(of.colours)
     return False
 
 
 def _is_sparse(of: Page) -> bool:
-    return bool(len(of.sizes)) and not (of.sizes.all() and of.offsets.all())
+    """Whether parts were never written: they have neither a place nor a size."""
+    count = min(len(of.offsets), len(of.sizes))
+    return bool(((of.offsets[:count] == 0) & (of.sizes[:count] == 0)).any())
 
 
 def unsupported(of: Page) -> ImageError | None:
@@ -79,6 +88,19 @@ def _described(of: Page) -> str:
     kind = {UINT: "", INT: "signed ", FLOAT: "floating "}.get(of.sample_format, "other ")
     bands = f"{of.bands:,} band{'s' if of.bands != 1 else ''}"
     return f"of {bands} of {of.bits or 'different'} {kind}bits"
+
+
+def refuse_lost_parts(data: bytes, of: Page, pixel_limit: int) -> None:
+    """Refuse a page that Pillow reads in which libjpeg finds parts of JPEGs missing.
+
+    Raises:
+        ImageError: a part of the picture is lost.
+    """
+    if of.compression in (_OLD_JPEG, _JPEG):
+        for place, size in zip(of.offsets, of.sizes, strict=False):
+            packed = data[int(place) : int(place) + int(size)]
+            if packed.startswith(b"\xff\xd8"):  # it may be no more than a part of an old JPEG
+                jpeg.refuse_lost_parts(_with_tables(packed, of), pixel_limit)
 
 
 def decode(data: bytes, of: Page, pixel_limit: int) -> Image.Image:
@@ -127,6 +149,8 @@ def _refuse_by_header(of: Page, pixel_limit: int) -> None:
         raise _cannot(of)
     if of.sample_format == INT and of.bits not in (8, 16, 32, 64):
         raise _cannot(of)
+    if of.compression == _JPEG and (of.sample_format, of.bits) not in ((UINT, 8), (UINT, 12)):
+        raise _cannot(of)
     segments = -(-of.width // across) * -(-of.height // down)
     if segments > _MOST_SEGMENTS or segments * across * down > 4 * pixel_limit + (1 << 24):
         raise ImageError("corrupt", f"the file is damaged ({segments:,} parts of one picture)")
@@ -155,6 +179,9 @@ def _kept_bands(of: Page) -> range:
             return range(1)
     elif of.colours == _RGB and of.bands >= 3:
         return range(3)
+    elif of.colours == _YCBCR and of.compression == _JPEG and of.bands == 3:
+        if not of.is_planar:
+            return range(3)
     elif of.colours == _CMYK and of.bands >= 4 and of.sample_format == UINT:
         return range(4)
     elif of.colours == _LAB and of.bits in (8, 16) and of.bands >= 3:
@@ -168,18 +195,15 @@ def _fill(levels: np.ndarray, kept: range, data: bytes, of: Page, pixel_limit: i
     columns, rows = -(-of.width // across), -(-of.height // down)
     per_plane = columns * rows
     planes = kept if of.is_planar else range(1)
-    if len(of.offsets) < per_plane * len(planes) or len(of.sizes) < per_plane * len(planes):
-        raise ImageError("corrupt", "the file is damaged (parts of the picture have no place)")
+    if len(of.offsets) < per_plane * len(planes):
+        raise _without_place()
     for plane in planes:
         for number in range(per_plane):
-            place = int(of.offsets[plane * per_plane + number])
-            size = int(of.sizes[plane * per_plane + number])
-            if not size:
-                continue  # a part that was never written is empty
-            if place + size > len(data):
-                raise ImageError("truncated", "the file is cut short")
             top, left = number // columns * down, number % columns * across
             height = down if of.is_tiled else min(down, of.height - top)
+            place, size = _extent(plane * per_plane + number, height, data, of)
+            if not place:
+                continue
             samples = _samples(data[place : place + size], across, height, of, pixel_limit)
             view = levels[top : top + height, left : left + across]
             seen = samples[: view.shape[0], : view.shape[1]]
@@ -187,6 +211,33 @@ def _fill(levels: np.ndarray, kept: range, data: bytes, of: Page, pixel_limit: i
                 view[:, :, plane] = _reduced(seen[:, :, 0], of)
             else:
                 view[:] = _reduced(seen[:, :, : len(kept)], of)
+
+
+def _extent(number: int, height: int, data: bytes, of: Page) -> tuple[int, int]:
+    """Where a strip or tile of so many rows begins, and its bytes; 0, 0 if it was never written."""
+    place = int(of.offsets[number])
+    size = int(of.sizes[number]) if number < len(of.sizes) else 0
+    if not place and number < len(of.sizes) and not size:
+        return 0, 0
+    # As libtiff does where programs wrote no sizes or wrong ones.
+    if of.compression == NO_COMPRESSION:
+        size = _row_bytes(of) * height
+    elif not size and len(of.offsets) == 1:
+        size = len(data) - place
+    if not place or size <= 0:
+        raise _without_place()
+    if place + size > len(data):
+        raise ImageError("truncated", "the file is cut short")
+    return place, size
+
+
+def _without_place() -> ImageError:
+    return ImageError("corrupt", "the file is damaged (parts of the picture have no place)")
+
+
+def _row_bytes(of: Page) -> int:
+    """Bytes of an unpacked row of a strip or tile."""
+    return -(-of.segment_size[0] * (1 if of.is_planar else of.bands) * of.bits // 8)
 
 
 def _reduced(samples: np.ndarray, of: Page) -> np.ndarray:
@@ -224,7 +275,9 @@ def _samples(packed: bytes, width: int, height: int, of: Page, pixel_limit: int)
     bands = 1 if of.is_planar else of.bands
     if of.compression == _WEBP:
         return _webp(packed, width, height, of, pixel_limit)
-    per_row = -(-width * bands * of.bits // 8)
+    if of.compression == _JPEG:
+        return _jpeg(packed, width, height, of, pixel_limit)
+    per_row = _row_bytes(of)
     if of.number(266, 1) == 2:
         packed = packed.translate(_REVERSED)
     unpacked = _unpacked(packed, per_row * height, of.compression)
@@ -289,3 +342,36 @@ def _webp(packed: bytes, width: int, height: int, of: Page, pixel_limit: int) ->
         if image.size != (width, height):
             raise ImageError("corrupt", "the file is damaged (a part is of another size)")
         return np.asarray(image.convert("RGBA" if of.bands == 4 else "RGB"))
+
+
+def _with_tables(packed: bytes, of: Page) -> bytes:
+    """A JPEG with the tables that all strips or tiles share."""
+    tables = of.tags.get(347, np.empty(0)).tobytes()
+    return packed[:2] + tables[2:].removesuffix(b"\xff\xd9") + packed[2:]
+
+
+def _jpeg(packed: bytes, width: int, height: int, of: Page, pixel_limit: int) -> np.ndarray:
+    import imagecodecs
+
+    whole = _with_tables(packed, of)
+    jpeg.refuse_lost_parts(whole, pixel_limit)
+    bands = 1 if of.is_planar else of.bands
+    # The numbers are libjpeg's own for grey, RGB, YCbCr and CMYK. Where nothing says what the bands
+    # are, it would take three for YCbCr, and libtiff writes them as they are.
+    wanted = {1: 1, 3: 2, 4: 4}.get(bands)
+    held = wanted
+    if of.colours == _YCBCR and not of.is_planar:
+        held = 3
+    elif any(marker in (0xE0, 0xEE) for marker, _ in jpeg.header(whole).segments):
+        held = None
+    try:
+        samples = imagecodecs.jpeg_decode(
+            whole, bitspersample=of.bits, colorspace=held, outcolorspace=wanted
+        )
+    except imagecodecs.Jpeg8Error:
+        raise ImageError("corrupt", "the file is damaged (a part cannot be unpacked)") from None
+    samples = np.asarray(samples)
+    samples = samples.reshape(*samples.shape[:2], -1)
+    if samples.shape[0] < height or samples.shape[1:] != (width, bands):
+        raise ImageError("corrupt", "the file is damaged (a part is of another size)")
+    return samples[:height]

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 from job.errors import ImageError
 from job.images import EXTENSIONS, decode, decode_reduced, to_array
 from tests.conftest import PHOTOS, picture
-from tests.hostile import chunk, originals, png, saved, scene
+from tests.hostile import chunk, originals, png, saved, scene, tiff
 
 AWKWARD = PHOTOS / "awkward"
 HEIGHT, WIDTH = 48, 80
@@ -189,6 +189,65 @@ def test_a_sound_tiff_that_cannot_be_decoded_is_not_called_damaged(
     assert (error.kind, sort in error.message) == ("unsupported", True)
 
 
+JPEG_PAGES = [
+    (GREY, {"photometric": "minisblack"}),
+    (255 - GREY, {"photometric": "miniswhite"}),
+    (COLOURS, {"photometric": "rgb"}),
+    (COLOURS, {"photometric": "minisblack", "planarconfig": "contig"}),
+    (np.dstack([255 - COLOURS, GREY * 0]), {"photometric": "separated"}),
+    (np.asarray(Image.fromarray(COLOURS).convert("YCbCr")), {"photometric": "ycbcr"}),
+]
+
+
+@pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 16}, {"tile": (32, 32)}], ids=str)
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize(("samples", "options"), JPEG_PAGES)
+def test_a_jpeg_within_a_tiff_is_shown_whole_or_refused(
+    samples: np.ndarray, options: dict[str, object], bits: int, layout: dict[str, object]
+) -> None:
+    stored = samples if bits == 8 else wide(samples, 16) >> 4
+    data = tif(stored, compression="jpeg", compressionargs={"level": 97}, **options, **layout)
+    shown = GREY if samples.ndim == 2 else COLOURS
+    assert np.abs(to_array(decode(data)).astype(int) - np.atleast_3d(shown)).mean() < 4
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        begin, size = page.dataoffsets[0], page.databytecounts[0]
+    end = begin + size
+    half = (entropy_coded(data[begin:end]) + size) // 2
+    ended = data[: begin + half] + b"\xff\xd9" * (size - half) + data[end:]
+    zeroed = data[: begin + half] + bytes(size - half - 2) + b"\xff\xd9" + data[end:]
+    for damaged in (ended[: len(data)], zeroed):
+        assert error_of(damaged).kind in {"truncated", "corrupt"}
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_bands_of_a_jpeg_within_a_tiff_that_are_no_colours_are_named(bits: int) -> None:
+    samples = np.dstack([COLOURS, GREY]).astype(np.uint8 if bits == 8 else np.uint16)
+    data = tif(samples, photometric="minisblack", planarconfig="contig", compression="jpeg")
+    error = error_of(data)
+    assert (error.kind, f"4 bands of {bits} bits" in error.message) == ("unsupported", True)
+
+
+@pytest.mark.parametrize("size", [None, 0, 100])
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_raw_samples_are_found_whatever_size_a_tiff_gives_them(
+    bits: int, photometric: int, size: int | None
+) -> None:
+    levels = wide(GREY if photometric else 255 - GREY, bits)
+    for strips in (1, 3):
+        length = levels.nbytes // strips
+        data = tiff(
+            *(WIDTH, HEIGHT, levels.tobytes()),
+            t258=(bits,),
+            t262=(photometric,),
+            t278=(HEIGHT // strips,),
+            t273=tuple(range(8, 8 + levels.nbytes, length)),
+            t279=() if size is None else (size,) * strips,
+        )
+        assert_shows(data, GREY)
+
+
 def test_webp_within_a_tiff_is_decoded() -> None:
     data = tif(COLOURS, photometric="rgb", compression="webp", compressionargs={"level": 101})
     assert np.abs(to_array(decode(data)).astype(int) - COLOURS).mean() < 4
@@ -240,19 +299,68 @@ def test_a_damaged_jpeg_that_still_has_its_end_marker_is_refused(
         decode_reduced(zeroed, side)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=str)
+RESTARTS = [
+    {"restart_marker_rows": 1},
+    {"restart_marker_rows": 1, "progressive": True},
+    {"restart_marker_rows": 8, "optimize": True},
+    {"restart_marker_blocks": 5},
+]
+
+
+@pytest.mark.parametrize("options", RESTARTS, ids=str)
 def test_a_lost_restart_marker_alone_costs_no_picture(options: dict[str, object]) -> None:
-    image = Image.fromarray(picture(5, 320, 480))
-    data = saved(image, "JPEG", restart_marker_rows=1, **options)
+    for mode in ("RGB", "L", "CMYK"):
+        image = Image.fromarray(picture(5, 320, 480)).convert(mode)
+        data = saved(image, "JPEG", **options)
+        expected = to_array(decode(data))
+        markers = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+        assert min(markers) > entropy_coded(data)
+        for at in markers[1:9:3] if len(markers) > 2 else markers:
+            for instead in (b"", b"\0\0", bytes([0xFF, 0xD0 + (data[at + 1] + 3) % 8]), b"\xff\0"):
+                found = decode(data[:at] + instead + data[at + 2 :])
+                assert np.array_equal(to_array(found), expected)
+        damaged = data[: markers[0]] + data[markers[0] + 2 :]
+        reduced = [decode_reduced(one, 40)[0] for one in (data, damaged)]
+        assert np.array_equal(*map(to_array, reduced))
+
+
+@pytest.mark.parametrize("options", [*RESTARTS, {"restart_marker_rows": 10}], ids=str)
+def test_what_is_lost_with_a_restart_marker_is_missed(options: dict[str, object]) -> None:
+    data = saved(Image.fromarray(picture(5, 320, 480)), "JPEG", quality=90, **options)
+    markers = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    marker = markers[len(markers) // 3]
+    half = (len(data) - entropy_coded(data)) // 2
+    for begin, length in (
+        *((marker - 100, 200), (marker, 200), (marker - 700, 1500)),
+        *((marker - 700, half), (marker, half), (marker + 2, half)),
+    ):
+        end = begin + length
+        for instead in (b"", bytes(length)):
+            assert error_of(data[:begin] + instead + data[end:]).kind in {"truncated", "corrupt"}
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"optimize": True}], ids=str)
+def test_zeros_in_place_of_picture_data_are_no_filling(options: dict[str, object]) -> None:
+    data = saved(Image.fromarray(picture(5, 320, 480)), "JPEG", **options)
     begin = entropy_coded(data)
-    for found in list(re.finditer(rb"\xff[\xd0-\xd7]", data))[1:9:3]:
-        at = found.start()
-        assert at > begin
-        for damaged in (
-            data[:at] + data[at + 2 :],
-            data[: at + 1] + bytes([0xD0 + (data[at + 1] + 3) % 8]) + data[at + 2 :],
-        ):
-            assert decode(damaged).size == (480, 320)
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        at = begin + int(share * (len(data) - begin))
+        for end in (at + 1500, len(data) - 2):
+            zeroed = data[:at] + bytes(end - at) + data[end:]
+            assert error_of(zeroed[: len(data) - 2] + b"\xff\xd9").kind in {"truncated", "corrupt"}
+
+
+def test_an_odd_header_hides_no_damage() -> None:
+    data = saved(scene(320, 480), "JPEG")
+    begin = entropy_coded(data)
+    for odd in (
+        data[: begin - 3] + b"\0\0\0" + data[begin:],
+        data[:2] + b"\xff\xe2\0\x11ICC_PROFILE\0\x03\x02" + data[2:],
+        data.replace(b"\xff\xdb", b"\0\0\0\0\xff\xdb", 1),
+    ):
+        assert np.array_equal(to_array(decode(odd)), to_array(decode(data)))
+        cut = odd[: len(odd) // 2].rstrip(b"\xff") + b"\xff\xd9"
+        assert error_of(cut).kind == "truncated"
 
 
 def test_filling_and_odd_segments_of_a_sound_jpeg_cost_no_picture() -> None:
@@ -262,6 +370,7 @@ def test_filling_and_odd_segments_of_a_sound_jpeg_cost_no_picture() -> None:
     for sound in (
         data[:-2] + b"\0" * 9 + b"\xff\xd9",
         data[:-2] + b"\x5a\xff\xd9",
+        data[:-2] + b"\x5a" * 3000 + b"\xff\xff\xd9",
         data + b"whatever else",
         data[:2] + odd_adobe + data[2:],
     ):
