@@ -20,24 +20,24 @@ _STRANGERS: _Kinds = {
     "a PostScript document, not an image": rb"\s*%!(?i:ps)",
     "a Git LFS pointer: the image itself was never fetched": rb"\s*version https://git-lfs",
     "an archive, not an image": (
-        rb"PK\3\4|\x1f\x8b|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ\0|\x28\xb5\x2f\xfd|.{257}ustar"
+        rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ\0|\x28\xb5\x2f\xfd|.{257}ustar"
     ),
     "a video, not an image": (
         rb"....ftyp(iso|mp4|qt  |M4V|m4v|avc1|3g|dash|f4v)|....(moov|mdat|wide)|RIFF....AVI |"
-        rb"\x1a\x45\xdf\xa3|FLV\1|\0\0\1[\xba\xb3]"
+        rb"\x1a\x45\xdf\xa3|FLV\x01|\0\0\x01[\xba\xb3]"
     ),
-    "a sound recording, not an image": rb"RIFF....WAVE|....ftypM4A|ID3[\2-\4]|fLaC",
+    "a sound recording, not an image": rb"RIFF....WAVE|....ftypM4A|ID3[\x02-\x04]|fLaC",
     "an Ogg recording, not an image": rb"OggS",
 }
 _UNSUPPORTED: _Kinds = {
     "a JPEG XL": rb"\xff\x0a|....JXL \r\n",
     "a JPEG XR": rb"II\xbc",
-    "a Photoshop": rb"8BPS\0[\1\2]",
+    "a Photoshop": rb"8BPS\0[\x01\x02]",
     "a GIMP": rb"gimp xcf",
     "an OpenEXR": rb"\x76\x2f\x31\x01",
     "a Radiance HDR": rb"#\?(RADIANCE|RGBE)",
     "a QOI": rb"qoif",
-    "a DDS": rb"DDS \x7c",
+    "a DDS": rb"DDS ",
     "a FITS": rb"SIMPLE  =",
     "a PAM": rb"P7\s",
     "a colour PFM": rb"PF\s",
@@ -50,7 +50,7 @@ _UNSUPPORTED: _Kinds = {
     "a FLIF": rb"FLIF",
     "a DjVu": rb"AT&TFORM",
     "a macOS icon": rb"icns",
-    "a Windows cursor": rb"\0\0\2\0[^\0]\0",
+    "a Windows cursor": rb"\0\0\x02\0[^\0]\0",
 }
 _FORMATS: _Kinds = {
     "a JPEG": rb"\xff\xd8\xff",
@@ -61,12 +61,12 @@ _FORMATS: _Kinds = {
     "a JPEG 2000": rb"\xff\x4f\xff\x51|....jP  \r\n",
     "an AVIF": rb"....ftypavi[fs]",
     "a HEIC": rb"....ftyp(" + b"|".join(_HEIF_BRANDS) + rb")",
-    "an ICO": rb"\0\0\1\0",
+    "an ICO": rb"\0\0\x01\0",
     "a BMP": rb"BM",
     "a Netpbm picture": rb"P[1-6]\s|Pf\s",
 }
 # Of a format without a signature: what kind it says it is, and how many bits a pixel has.
-_TARGA = rb".[\0\1][\1-\3\x09-\x0b].{13}[\1\x08\x0f\x10\x18\x20]"
+_TARGA = rb".[\0\x01][\x01-\x03\x09-\x0b].{13}[\x01\x08\x0f\x10\x18\x20]"
 
 
 def not_identified(data: bytes) -> ImageError:

@@ -1,7 +1,7 @@
 """JPEG 2000: what its codestream says, palettes, and samples of more or fewer than 8 bits.
 
-Pillow wraps the first of these; it shifts the others up, so that white becomes grey and an index
-another; and of colours that a palette has twice it counts one.
+Pillow wraps samples of more bits. Those of fewer it shifts up: white becomes grey, and the index of
+a colour another; and a colour that a palette has twice it counts once.
 """
 
 import struct
@@ -57,9 +57,9 @@ def load(image: Image.Image, data: bytes) -> Image.Image:
     depths = [(size & 0x7F) + 1 for size in sizes[::3]]
     if place >= 0 and max(depths, default=0) > 8:
         return _deep_picture(data, place, sizes, depths)
-    image.load()
     if place >= 0 and b"pclr" in data[:place]:
         return _looked_up(data, place)
+    image.load()
     if set(depths) == {8} or len(depths) != len(image.getbands()):
         return image
     return image.point([level for depth in depths for level in _brightened(depth)])
@@ -74,14 +74,14 @@ def _brightened(depth: int) -> list[int]:
 def _looked_up(data: bytes, place: int) -> Image.Image:
     """A picture with a palette (ISO/IEC 15444-1, I.5.3.4), in its colours."""
     box = data.index(b"pclr")
-    colours = np.atleast_3d(_samples(data, place))
-    depths = (np.frombuffer(data[box + 7 : box + 7 + data[box + 6]], np.uint8) & 0x7F) + 1
-    bands = min(len(depths), 3)
-    if bands == 2 or colours.shape[2] < bands or max(depths, default=17) > 16:
-        raise ImageError("unsupported", "a JPEG 2000 with a palette of other than colours")
-    white = (1 << depths[:bands].astype(np.uint32)) - 1
-    pixels = (colours[:, :, :bands] * np.uint32(255) // white).astype(np.uint8)
-    return Image.fromarray(pixels[:, :, 0] if bands == 1 else pixels)
+    columns = data[box + 6]
+    depths = (np.frombuffer(data[box + 7 : box + 7 + columns], np.uint8) & 0x7F) + 1
+    # Here are no more columns than the colours have, and alpha: each is a picture in memory.
+    colours = _samples(data, place) if columns in (3, 4) and max(depths) <= 16 else None
+    if colours is None or colours.ndim != 3 or colours.shape[2] < 3:
+        raise ImageError("unsupported", "a JPEG 2000 with a palette of other than three colours")
+    white = (1 << depths[:3].astype(np.uint32)) - 1
+    return Image.fromarray((colours[:, :, :3] * np.uint32(255) // white).astype(np.uint8))
 
 
 def _deep_picture(data: bytes, place: int, sizes: bytes, depths: list[int]) -> Image.Image:
@@ -89,8 +89,6 @@ def _deep_picture(data: bytes, place: int, sizes: bytes, depths: list[int]) -> I
         raise ImageError(
             "unsupported", f"a JPEG 2000 of components unlike each other, or of {depths[0]} bits"
         )
-    if any(box in data[:place] for box in (b"pclr", b"cmap")):
-        raise ImageError("unsupported", f"a JPEG 2000 with a palette of {depths[0]} bits")
     levels = _samples(data, place)
     if sizes[0] & 0x80:
         levels = levels.astype(np.int32) + (1 << (depths[0] - 1))

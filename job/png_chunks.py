@@ -30,12 +30,12 @@ def load(png: bytes, pixel_limit: int | None = None) -> Image.Image:
         pixel_limit: the most pixels to decode; None for Pillow's own limit.
 
     Raises:
-        ImageError: it is too large, has rows too few, or more chunks than any program writes.
+        ImageError: it is too large, lacks rows, is damaged, or has more chunks than any program
+            writes.
         OSError, SyntaxError, ValueError: what else Pillow raises of a file that it cannot read.
     """
-    if not png.startswith(SIGNATURE):
-        return Image.open(io.BytesIO(png), formats=("PNG",))  # which says so
-    png = _without_bad_extras(png)
+    if png.startswith(SIGNATURE):
+        png = _without_bad_extras(png)
     opened = False
     try:
         image = Image.open(io.BytesIO(png), formats=("PNG",))
@@ -48,11 +48,11 @@ def load(png: bytes, pixel_limit: int | None = None) -> Image.Image:
         raise
     except Exception as error:
         # Metadata that is malformed, or inflates to megabytes, is no reason to lose the picture.
-        plain = _essential(png)
+        plain = _essential(png) if png.startswith(SIGNATURE) else png
         if plain == png or (opened and isinstance(error, OSError)):  # of the pixels
             raise
         return load(plain, pixel_limit)
-    _refuse_missing_rows(png, image)
+    _refuse_lost_pixels(png, image)
     return image
 
 
@@ -84,28 +84,44 @@ def _essential(png: bytes) -> bytes:
     return b"".join([SIGNATURE, *kept])
 
 
-def _refuse_missing_rows(png: bytes, image: Image.Image) -> None:
-    """Refuse a picture whose pixel data ends, in good order, before its last row.
+def _refuse_lost_pixels(png: bytes, image: Image.Image) -> None:
+    """Refuse a picture whose pixel data ends, in good order, before its last row, or is damaged.
 
-    Pillow leaves such rows black. Only a picture that ends in a black row has its data counted.
+    Pillow leaves rows that are missing black, and looks at no checksum once it has all rows. Only
+    what ends in a black row, or has a wrong checksum, is inflated again; then the checksum over all
+    of the pixels (Adler-32) decides.
     """
+    parts = [(begin + 8, end - 4) for name, begin, end in _chunks(png) if name == b"IDAT"]
+    is_sound = all(
+        zlib.crc32(memoryview(png)[begin - 4 : end]) == int.from_bytes(png[end : end + 4])
+        for begin, end in parts
+        if end + 4 <= len(png)
+    )
     is_interlaced = png[28:29] == b"\1"
-    if not is_interlaced and _has_colour(image):
+    if is_sound and not is_interlaced and _has_colour(image):
         return
     needed = _size_of_pixels(png)
     if needed is None:
         return
+    # The checksum comes behind the last byte.
+    wanted = needed if is_sound else needed + 1
     stream, have = zlib.decompressobj(), 0
-    for name, begin, end in _chunks(png):
-        data = png[begin + 8 : end - 4] if name == b"IDAT" else b""
-        while data and have < needed and not stream.eof:
-            have += len(stream.decompress(data, _BLOCK))
-            data = stream.unconsumed_tail
-    while have < needed and not stream.eof and (rest := stream.decompress(b"", _BLOCK)):
-        have += len(rest)
+    wrong = ImageError("corrupt", "the file is damaged (a checksum of its pixels is wrong)")
+    try:
+        for begin, end in parts:
+            data = png[begin:end]
+            while data and have < wanted and not stream.eof:
+                have += len(stream.decompress(data, _BLOCK))
+                data = stream.unconsumed_tail
+        while have < wanted and not stream.eof and (rest := stream.decompress(b"", _BLOCK)):
+            have += len(rest)
+    except zlib.error:
+        raise wrong from None
     if have < needed:
         share = f"{100 * have // needed} % of its pixel data"
         raise ImageError("truncated", f"rows of the picture are missing: the file has {share}")
+    if not (is_sound or stream.eof):
+        raise wrong
 
 
 def _has_colour(image: Image.Image) -> bool:

@@ -83,8 +83,8 @@ def decode_map(png: bytes) -> np.ndarray:
     """Return the class ids of a PNG map: (H, W) uint8, or uint16 from 16 bits a pixel.
 
     Raises:
-        ValueError: the PNG holds colours, not one id per pixel.
-        OSError: the bytes are not an image, are cut short, or lack rows.
+        ValueError: the PNG holds colours, not one id per pixel; it lacks rows, or is damaged.
+        OSError: the bytes are not an image, or are cut short.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,7 +102,7 @@ def _loaded(png: bytes) -> Image.Image:
     try:
         return png_chunks.load(png)
     except ImageError as error:
-        raise OSError(error.message) from error
+        raise ValueError(error.message) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"the PNG is too large to be a map: {error}") from error
 
