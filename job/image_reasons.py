@@ -8,58 +8,77 @@ from PIL import Image
 
 from job.errors import ImageError
 
-# How files begin, in lower case; some of them behind the length of their first box.
-_STRANGERS = {
-    "an HTML page (of an error?), not an image": (b"<!doctype html", b"<html"),
-    "an XML or SVG document, not a raster image": (b"<?xml", b"<svg"),
-    "a JSON document, not an image": (b"{", b"["),
-    "a PDF document, not an image": (b"%pdf",),
-    "a PostScript document, not an image": (b"%!ps",),
-    "a Git LFS pointer: the image itself was never fetched": (b"version https://git-lfs",),
-    "an archive, not an image": (b"pk\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"rar!"),
-    "a video, not an image": (b"ftypisom", b"ftypmp4", b"ftypqt  ", b"ftypm4v"),
-}
 _HEIF_BRANDS = (
     *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
 )
-_UNSUPPORTED = {
-    "a JPEG XL": (b"jxl \r\n", b"\xff\x0a"),
+_Kinds = Mapping[str, bytes]  # patterns of how files begin; a dot is any byte
+_STRANGERS: _Kinds = {
+    "an HTML page (of an error?), not an image": rb"\s*(?i:<!doctype html|<html)",
+    "an XML or SVG document, not a raster image": rb"\s*(?i:<\?xml|<svg)",
+    "a JSON document, not an image": rb"\s*[{\[]",
+    "a PDF document, not an image": rb"\s*(?i:%pdf)",
+    "a PostScript document, not an image": rb"\s*%!(?i:ps)",
+    "a Git LFS pointer: the image itself was never fetched": rb"\s*version https://git-lfs",
+    "an archive, not an image": (
+        rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ\0|\x28\xb5\x2f\xfd|.{257}ustar"
+    ),
+    "a video, not an image": (
+        rb"....ftyp(iso|mp4|qt  |M4V|m4v|avc1|3g|dash|f4v)|....(moov|mdat|wide)|RIFF....AVI |"
+        rb"\x1a\x45\xdf\xa3|FLV\x01|\0\0\x01[\xba\xb3]"
+    ),
+    "a sound recording, not an image": rb"RIFF....WAVE|....ftypM4A|ID3[\x02-\x04]|fLaC",
+    "an Ogg recording, not an image": rb"OggS",
 }
-_FORMATS = {
-    "a JPEG": (b"\xff\xd8\xff",),
-    "a PNG": (b"\x89png",),
-    "a WebP": (b"riff",),
-    "a GIF": (b"gif8",),
-    "a TIFF": (b"ii*\0", b"mm\0*"),
-    "a JPEG 2000": (b"\xffo\xffq", b"jp  \r\n"),
-    "an AVIF": (b"ftypavif", b"ftypavis"),
-    "a HEIC": tuple(b"ftyp" + brand for brand in _HEIF_BRANDS),
-    "an ICO": (b"\0\0\1\0",),
-    "a BMP": (b"bm",),
+_UNSUPPORTED: _Kinds = {
+    "a JPEG XL": rb"\xff\x0a|....JXL \r\n",
+    "a JPEG XR": rb"II\xbc",
+    "a Photoshop": rb"8BPS\0[\x01\x02]",
+    "a GIMP": rb"gimp xcf",
+    "an OpenEXR": rb"\x76\x2f\x31\x01",
+    "a Radiance HDR": rb"#\?(RADIANCE|RGBE)",
+    "a QOI": rb"qoif",
+    "a DDS": rb"DDS ",
+    "a FITS": rb"SIMPLE  =",
+    "a PAM": rb"P7\s",
+    "a colour PFM": rb"PF\s",
+    "a camera's raw": (
+        rb"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR"
+    ),
+    "a DICOM": rb".{128}DICM",
+    "a NITF": rb"NITF0|NSIF0",
+    "a BPG": rb"BPG\xfb",
+    "a FLIF": rb"FLIF",
+    "a DjVu": rb"AT&TFORM",
+    "a macOS icon": rb"icns",
+    "a Windows cursor": rb"\0\0\x02\0[^\0]\0",
 }
+_FORMATS: _Kinds = {
+    "a JPEG": rb"\xff\xd8\xff",
+    "a PNG": rb"\x89PNG",
+    "a WebP": rb"RIFF....WEBP",
+    "a GIF": rb"GIF8",
+    "a TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
+    "a JPEG 2000": rb"\xff\x4f\xff\x51|....jP  \r\n",
+    "an AVIF": rb"....ftypavi[fs]",
+    "a HEIC": rb"....ftyp(" + b"|".join(_HEIF_BRANDS) + rb")",
+    "an ICO": rb"\0\0\x01\0",
+    "a BMP": rb"BM",
+    "a Netpbm picture": rb"P[1-6]\s|Pf\s",
+}
+# Of a format without a signature: what kind it says it is, and how many bits a pixel has.
+_TARGA = rb".[\0\x01][\x01-\x03\x09-\x0b].{13}[\x01\x08\x0f\x10\x18\x20]"
 
 
 def not_identified(data: bytes) -> ImageError:
     """Of a file that no decoder takes for its own."""
-    heads = data[:512].lstrip().lower(), data[4:16].lower()
-
-    def named(names: Mapping[str, tuple[bytes, ...]]) -> str:
-        starts = (
-            name
-            for name, beginnings in names.items()
-            for head in heads
-            if head.startswith(beginnings)
-        )
-        return next(starts, "")
-
-    if what := named(_STRANGERS):
+    if what := _named(data, _STRANGERS):
         return ImageError("not_an_image", what)
-    if what := named(_UNSUPPORTED):
+    if what := _named(data, _UNSUPPORTED):
         remedy = "which cannot be decoded here; convert it to JPEG or PNG"
         return ImageError("unsupported", f"{what} image, {remedy}")
     if _is_cut_short(data):
         return ImageError("truncated", "the file is cut short in its header")
-    if what := named(_FORMATS):
+    if what := _named(data, _FORMATS):
         return ImageError("not_an_image", f"begins like {what}, but its header is damaged")
     if not data.strip(b"\0"):
         return ImageError("not_an_image", f"{len(data):,} zeros, not an image")
@@ -70,15 +89,23 @@ def not_identified(data: bytes) -> ImageError:
     )
 
 
+def _named(data: bytes, kinds: _Kinds) -> str:
+    """The first of some kinds that a file begins like, or nothing."""
+    return next((kind for kind, start in kinds.items() if _begins(data, start)), "")
+
+
+def _begins(data: bytes, pattern: bytes) -> bool:
+    return re.match(pattern, data[:512], re.DOTALL) is not None
+
+
 def is_heif(data: bytes) -> bool:
     """Whether a file says that it is a HEIC or another of its family."""
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
-def begins_like_an_image(data: bytes) -> bool:
-    """Whether a file begins like one of a known image format."""
-    heads = data[:16].lower(), data[4:16].lower()
-    return any(head.startswith(starts) for starts in _FORMATS.values() for head in heads)
+def may_be_an_image(data: bytes) -> bool:
+    """Whether a file begins like one of a format that is decoded here."""
+    return bool(_named(data, _FORMATS)) or _begins(data, _TARGA)
 
 
 # Where files say how long they are at least: numbers to be added up.

@@ -5,6 +5,7 @@ import ctypes.util
 import io
 import logging
 import re
+import struct
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, IcoImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from job import floats, jpeg, jpeg2000, png_chunks, tiff
 from job.errors import ImageError
-from job.image_reasons import begins_like_an_image, is_heif, not_identified, reason, too_large
+from job.image_reasons import is_heif, may_be_an_image, not_identified, reason, too_large
 from job.packing import inflated, is_gzip
 from job.tiff_page import first_page
 
@@ -36,9 +37,11 @@ EXTENSIONS = frozenset(
 
 DEFAULT_PIXEL_LIMIT = 100_000_000
 
-# What gzip may unpack to: as many times the file's size, and bytes for every pixel allowed.
-_GZIP_RATIO = 100
+# What gzip may unpack to, for every pixel allowed, and how often it may be around a file.
 _GZIP_BYTES_PER_PIXEL = 4
+_GZIP_LAYERS = 2
+
+_ICON = b"\0\0\1\0"
 
 # What an EXIF orientation asks for.
 _TURNS: Mapping[object, Image.Transpose] = {
@@ -92,15 +95,15 @@ def decode_reduced(
     Raises:
         ImageError: as :func:`decode`.
     """
+    for _ in range(_GZIP_LAYERS):
+        data = _unpacked(data, pixel_limit) if is_gzip(data) else data
     if not data:
         raise ImageError("empty", "the object is empty (0 bytes)")
-    if is_gzip(data):
-        data = _unpacked(data, pixel_limit)
     # A truncated file must not be padded with grey, whatever another library has set.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     # Our own limit stands in for Pillow's, which only warns at first; but an icon is decoded, and
     # room is made for a WebP, when they are opened.
-    opened_at_once = data.startswith((b"\0\0\1\0", b"RIFF"))
+    opened_at_once = data.startswith((_ICON, b"RIFF"))
     Image.MAX_IMAGE_PIXELS = pixel_limit if opened_at_once else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -138,7 +141,9 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data, pixel_limit, side)
     if data.startswith(b"\x89PNG"):
-        return _png(data, pixel_limit), 1
+        return png_chunks.load(data, pixel_limit), 1
+    if data.startswith(_ICON) and (png := _png_within(data)):
+        return png_chunks.load(png, pixel_limit), 1
     if data.startswith((b"II", b"MM")):
         _quieten_libtiff()
         return _tiff(data, pixel_limit), 1
@@ -149,9 +154,7 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
     _refuse_oversized(image.size, pixel_limit)
     if image.format == "JPEG2000":
         jpeg2000.refuse_lying_codestream(data, pixel_limit)
-        deep = jpeg2000.deep_picture(data)
-        if deep is not None:
-            return deep, 1
+        return jpeg2000.load(image, data), 1
     image.load()
     return image, 1
 
@@ -165,25 +168,13 @@ def _jpeg(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Image,
     return jpeg.load(image, head, data, divisor), divisor
 
 
-def _png(data: bytes, pixel_limit: int) -> Image.Image:
-    data = png_chunks.without_bad_extras(data)
-    opened = False
-    try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
-        opened = True
-        _refuse_oversized(image.size, pixel_limit)
-        image.load()
-    except ImageError:
-        raise
-    except Exception as error:
-        # Metadata that is malformed, or inflates to megabytes, is no reason to lose the picture.
-        plain = png_chunks.essential(data)
-        if plain == data or (opened and isinstance(error, OSError)):  # of the pixels
-            raise
-        return _png(plain, pixel_limit)
-    if image.format == "PNG":
-        png_chunks.refuse_missing_rows(data, image)
-    return image
+def _png_within(icon: bytes) -> bytes | None:
+    """The largest picture of an icon, if it is a PNG."""
+    with suppress(struct.error, IndexError):  # of what its decoder tells, too
+        offset = IcoImagePlugin.IcoFile(io.BytesIO(icon)).entry[0].offset
+        if icon.startswith(png_chunks.SIGNATURE, offset):
+            return icon[offset:]
+    return None
 
 
 def _tiff(data: bytes, pixel_limit: int) -> Image.Image:
@@ -225,14 +216,19 @@ def _unpacked(data: bytes, pixel_limit: int) -> bytes:
     """What gzip has packed, as objects with ``Content-Encoding: gzip`` are.
 
     Raises:
-        ImageError: it is no image, or damaged, or unpacks to more than an image of its size does.
+        ImageError: it is no image, or damaged, or unpacks to more than an image within the limit.
     """
     with suppress(zlib.error):  # of damage the unpacking tells
-        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, 512)
-        if not begins_like_an_image(start):
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        start = stream.decompress(data, 512)
+        is_told = len(start) == 512 or (start and stream.eof)
+        if is_told and not (may_be_an_image(start) or is_gzip(start)):
+            error = not_identified(start)
+            if error.kind == "unsupported":
+                raise error
             raise ImageError("not_an_image", "a gzip archive, not an image")
-    limit = min(_GZIP_BYTES_PER_PIXEL * pixel_limit, _GZIP_RATIO * len(data)) + (1 << 20)
-    return inflated(data, "gzip", limit)
+    limit = _GZIP_BYTES_PER_PIXEL * pixel_limit + (1 << 20)
+    return inflated(data, "gzip", limit, option="--pixel-limit")
 
 
 def _divisor(image: Image.Image, data: bytes, side: int | None) -> int:

@@ -1,4 +1,8 @@
-"""JPEG 2000: what its codestream says, and pictures of more than 8 bits, which Pillow wraps."""
+"""JPEG 2000: what its codestream says, palettes, and samples of more or fewer than 8 bits.
+
+Pillow wraps samples of more bits. Those of fewer it shifts up: white becomes grey, and the index of
+a colour another; and a colour that a palette has twice it counts once.
+"""
 
 import struct
 
@@ -35,28 +39,56 @@ def refuse_lying_codestream(data: bytes, pixel_limit: int) -> None:
         place = data.find(_START, place + 4)
 
 
-def deep_picture(data: bytes) -> Image.Image | None:
-    """The picture of a file of more than 8 bits; None of another, which Pillow does right.
+def load(image: Image.Image, data: bytes) -> Image.Image:
+    """The picture in 8 bits: of more bits the highest, of fewer the same share of white.
 
     Call :func:`refuse_lying_codestream` before.
+
+    Args:
+        image: as Pillow has opened it.
+        data: the whole file.
 
     Raises:
         ImageError: the file is damaged, or its components are of a sort that cannot be decoded.
     """
     place = data.find(_START)
-    if place < 0:
-        return None
     components = int.from_bytes(data[place + 40 : place + 42])
     sizes = data[place + 42 : place + 42 + 3 * components]
     depths = [(size & 0x7F) + 1 for size in sizes[::3]]
-    if max(depths, default=0) <= 8:
-        return None
+    if place >= 0 and max(depths, default=0) > 8:
+        return _deep_picture(data, place, sizes, depths)
+    if place >= 0 and b"pclr" in data[:place]:
+        return _looked_up(data, place)
+    image.load()
+    if set(depths) == {8} or len(depths) != len(image.getbands()):
+        return image
+    return image.point([level for depth in depths for level in _brightened(depth)])
+
+
+def _brightened(depth: int) -> list[int]:
+    """What becomes of each level of a band that was shifted up to 8 bits."""
+    white = ((1 << depth) - 1) << (8 - depth)
+    return [min(level * 255 // white, 255) for level in range(256)]
+
+
+def _looked_up(data: bytes, place: int) -> Image.Image:
+    """A picture with a palette (ISO/IEC 15444-1, I.5.3.4), in its colours."""
+    box = data.index(b"pclr")
+    columns = data[box + 6]
+    depths = (np.frombuffer(data[box + 7 : box + 7 + columns], np.uint8) & 0x7F) + 1
+    # Here are no more columns than the colours have, and alpha: each is a picture in memory.
+    colours = _samples(data, place) if columns in (3, 4) and max(depths) <= 16 else None
+    if colours is None or colours.ndim != 3 or colours.shape[2] < 3:
+        raise ImageError("unsupported", "a JPEG 2000 with a palette of other than three colours")
+    white = (1 << depths[:3].astype(np.uint32)) - 1
+    return Image.fromarray((colours[:, :, :3] * np.uint32(255) // white).astype(np.uint8))
+
+
+def _deep_picture(data: bytes, place: int, sizes: bytes, depths: list[int]) -> Image.Image:
     if len(set(sizes[::3])) > 1 or set(sizes[1::3]) | set(sizes[2::3]) != {1} or depths[0] > 16:
         raise ImageError(
             "unsupported", f"a JPEG 2000 of components unlike each other, or of {depths[0]} bits"
         )
-    if any(box in data[:place] for box in (b"pclr", b"cmap")):
-        raise ImageError("unsupported", f"a JPEG 2000 with a palette of {depths[0]} bits")
     levels = _samples(data, place)
     if sizes[0] & 0x80:
         levels = levels.astype(np.int32) + (1 << (depths[0] - 1))

@@ -44,7 +44,9 @@ def is_gzip(data: bytes) -> bool:
     return data.startswith(b"\x1f\x8b")
 
 
-def inflated(data: bytes, name: str, limit: int, kind: int = _GZIP) -> bytes:
+def inflated(
+    data: bytes, name: str, limit: int, kind: int = _GZIP, *, option: str = "--byte-limit"
+) -> bytes:
     """What was packed, if it is no more than ``limit`` bytes.
 
     Args:
@@ -52,6 +54,7 @@ def inflated(data: bytes, name: str, limit: int, kind: int = _GZIP) -> bytes:
         name: of the packing, for the errors.
         limit: bytes that may come of it.
         kind: what header zlib is to expect.
+        option: what the limit follows from.
 
     Raises:
         ImageError: it is damaged, cut short, or too large.
@@ -68,8 +71,8 @@ def inflated(data: bytes, name: str, limit: int, kind: int = _GZIP) -> bytes:
         if len(whole) > limit:
             raise ImageError(
                 "too_large",
-                f"over the limit of {limit:,} bytes when unpacked ({name}); raise --byte-limit and"
-                " --pixel-limit if such images are expected",
+                f"over the limit of {limit:,} bytes when unpacked ({name}); raise {option} if such"
+                " images are expected",
             )
         if not stream.eof:
             raise ImageError("truncated", f"the object is packed with {name}, and its end is lost")

@@ -1,15 +1,18 @@
-"""PNG: which chunks a picture needs, and whether all of its rows are there."""
+"""PNG: the picture of a file, whatever its metadata is like, if all of its rows are there."""
 
+import io
 import zlib
 from collections.abc import Iterator
 
 from PIL import Image
 
 from job.errors import ImageError
+from job.image_reasons import too_large
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Far above what programs write, far below what takes minutes: Pillow parses each in Python.
 _MOST_CHUNKS = 100_000
-_SIGNATURE = 8
 _BLOCK = 1 << 20
 # Columns and rows of the seven passes of an interlaced picture: first and step (PNG, 8.2).
 _PASSES = (
@@ -19,12 +22,42 @@ _PASSES = (
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def without_bad_extras(png: bytes) -> bytes:
-    """The file without ancillary chunks whose checksum is wrong: they are not needed.
+def load(png: bytes, pixel_limit: int | None = None) -> Image.Image:
+    """The picture, as Pillow has it; what is wrong with chunks that it does not need costs nothing.
+
+    Args:
+        png: the whole file.
+        pixel_limit: the most pixels to decode; None for Pillow's own limit.
 
     Raises:
-        ImageError: the file has more chunks than any program writes.
+        ImageError: it is too large, lacks rows, is damaged, or has more chunks than any program
+            writes.
+        OSError, SyntaxError, ValueError: what else Pillow raises of a file that it cannot read.
     """
+    if png.startswith(SIGNATURE):
+        png = _without_bad_extras(png)
+    opened = False
+    try:
+        image = Image.open(io.BytesIO(png), formats=("PNG",))
+        opened = True
+        if pixel_limit is not None and image.width * image.height > pixel_limit:
+            size = f"{image.width}×{image.height}"
+            raise too_large(f"{size} is {image.width * image.height:,} pixels", pixel_limit)
+        image.load()
+    except ImageError:
+        raise
+    except Exception as error:
+        # Metadata that is malformed, or inflates to megabytes, is no reason to lose the picture.
+        plain = _essential(png) if png.startswith(SIGNATURE) else png
+        if plain == png or (opened and isinstance(error, OSError)):  # of the pixels
+            raise
+        return load(plain, pixel_limit)
+    _refuse_lost_pixels(png, image)
+    return image
+
+
+def _without_bad_extras(png: bytes) -> bytes:
+    """The file without ancillary chunks whose checksum is wrong: they are not needed."""
     bad = [
         (begin, end)
         for count, (name, begin, end) in enumerate(_chunks(png))
@@ -40,41 +73,55 @@ def without_bad_extras(png: bytes) -> bytes:
     return b"".join([*kept, png[place:]]) if bad else png
 
 
-def essential(png: bytes) -> bytes:
-    """The file with its pixels and its orientation only.
+def _essential(png: bytes) -> bytes:
+    """The file with its colours and its orientation only.
 
-    Texts and colour profiles may inflate to megabytes, or be malformed: they are not needed.
+    Texts and colour profiles may inflate to megabytes, or be malformed, and so may what says which
+    colours are transparent: they are not needed.
     """
-    names = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
+    names = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
     kept = [png[begin:end] for name, begin, end in _chunks(png) if name in names]
-    return b"".join([png[:_SIGNATURE], *kept])
+    return b"".join([SIGNATURE, *kept])
 
 
-def refuse_missing_rows(png: bytes, image: Image.Image) -> None:
-    """Refuse a picture whose pixel data ends, in good order, before its last row.
+def _refuse_lost_pixels(png: bytes, image: Image.Image) -> None:
+    """Refuse a picture whose pixel data ends, in good order, before its last row, or is damaged.
 
-    Pillow leaves such rows black. Only a picture that ends in a black row has its data counted.
-
-    Raises:
-        ImageError: rows are missing.
+    Pillow leaves rows that are missing black, and looks at no checksum once it has all rows. Only
+    what ends in a black row, or has a wrong checksum, is inflated again; then the checksum over all
+    of the pixels (Adler-32) decides.
     """
+    parts = [(begin + 8, end - 4) for name, begin, end in _chunks(png) if name == b"IDAT"]
+    is_sound = all(
+        zlib.crc32(memoryview(png)[begin - 4 : end]) == int.from_bytes(png[end : end + 4])
+        for begin, end in parts
+        if end + 4 <= len(png)
+    )
     is_interlaced = png[28:29] == b"\1"
-    if not is_interlaced and _has_colour(image):
+    if is_sound and not is_interlaced and _has_colour(image):
         return
     needed = _size_of_pixels(png)
     if needed is None:
         return
+    # The checksum comes behind the last byte.
+    wanted = needed if is_sound else needed + 1
     stream, have = zlib.decompressobj(), 0
-    for name, begin, end in _chunks(png):
-        data = png[begin + 8 : end - 4] if name == b"IDAT" else b""
-        while data and have < needed and not stream.eof:
-            have += len(stream.decompress(data, _BLOCK))
-            data = stream.unconsumed_tail
-    while have < needed and not stream.eof and (rest := stream.decompress(b"", _BLOCK)):
-        have += len(rest)
+    wrong = ImageError("corrupt", "the file is damaged (a checksum of its pixels is wrong)")
+    try:
+        for begin, end in parts:
+            data = png[begin:end]
+            while data and have < wanted and not stream.eof:
+                have += len(stream.decompress(data, _BLOCK))
+                data = stream.unconsumed_tail
+        while have < wanted and not stream.eof and (rest := stream.decompress(b"", _BLOCK)):
+            have += len(rest)
+    except zlib.error:
+        raise wrong from None
     if have < needed:
         share = f"{100 * have // needed} % of its pixel data"
         raise ImageError("truncated", f"rows of the picture are missing: the file has {share}")
+    if not (is_sound or stream.eof):
+        raise wrong
 
 
 def _has_colour(image: Image.Image) -> bool:
@@ -98,11 +145,11 @@ def _size_of_pixels(png: bytes) -> int | None:
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, begin and end (which may lie beyond the file) of every chunk."""
-    place = _SIGNATURE
-    while place + 8 <= len(png):
-        end = place + 12 + int.from_bytes(png[place : place + 4])
-        yield png[place + 4 : place + 8], place, end
+    """Name, begin and end (which may lie beyond the file) of every chunk, up to the last one."""
+    place, name = len(SIGNATURE), b""
+    while place + 8 <= len(png) and name != b"IEND":
+        name, end = png[place + 4 : place + 8], place + 12 + int.from_bytes(png[place : place + 4])
+        yield name, place, end
         place = end
 
 

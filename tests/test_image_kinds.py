@@ -9,6 +9,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
@@ -145,6 +146,68 @@ def test_floats_are_scaled_by_the_range_that_most_of_them_keep_to(
     assert_shows(tif(1 - unit, photometric="miniswhite", **layout), GREY)
     assert_shows(tif(GREY.astype(kind), photometric="minisblack", **layout), GREY)
     assert_shows(tif((COLOURS / 255).astype(kind), photometric="rgb", **layout), COLOURS)
+
+
+UNIT = GREY.astype(np.float32) / 255
+SPECKS = (ACROSS * 7 + DOWN * 3) % 53 == 0  # 2 % of the pixels
+HOLE = (DOWN >= 10) & (DOWN < 30)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (UNIT * 1.05, GREY),
+        (np.where(SPECKS, 1.2, UNIT), np.where(SPECKS, 255, GREY)),
+        (np.where(SPECKS, 40, UNIT), np.where(SPECKS, 255, GREY)),
+        (UNIT * 0.2, GREY // 5),
+        (UNIT * 255 - 0.4, GREY),
+        (np.where(SPECKS, 2000, UNIT * 254.5), np.where(SPECKS, 255, GREY)),
+        *((UNIT * top, GREY) for top in (0.01, 2, 10, 30, 300, 4095, 10_000, 65_535, 1e25)),
+        (UNIT * 2 - 1, GREY),
+        (UNIT * 600 - 300, GREY),
+        (UNIT * 25 - 25, GREY),
+        (UNIT * 3990 - 4000, GREY),
+        (np.rint(UNIT * 40), GREY * 40.0 / 255),
+        (GREY - 3.0, GREY),
+    ],
+    ids=lambda value: f"{value.min():.4g} to {value.max():.4g}",
+)
+def test_floats_of_any_range_keep_their_picture(samples: np.ndarray, expected: np.ndarray) -> None:
+    data = tif(samples.astype(np.float32), photometric="minisblack")
+    # At each end 1 % is clipped, and a picture that begins at 0 has its first level there.
+    assert_shows(data, expected, tolerance=12)
+
+
+@pytest.mark.parametrize("value", [-9999, -32_768, -1e20, -3.4e38])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0, 255), (0, 3000), (0, 10_000), (-25, 0), (-4000, 8000)]
+)
+def test_a_value_far_from_all_others_has_no_say_if_no_tag_tells_of_it(
+    low: float, high: float, value: float
+) -> None:
+    levels = np.where(HOLE, value, low + UNIT * (high - low)).astype(np.float32)
+    assert_shows(tif(levels, photometric="minisblack"), np.where(HOLE, 0, GREY), tolerance=8)
+    if low >= 0 and value > -1e30:
+        levels = np.where(HOLE, -value * 10, low + UNIT * (high - low)).astype(np.float32)
+        assert_shows(tif(levels, photometric="minisblack"), np.where(HOLE, 255, GREY), 8)
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        *([(0.5,), (127,)], [(0.01,), (2,)], [(5.5,), (5,)], [(200,), (200,)], [(1000,), (255,)]),
+        *([(-5,), (0,)], [(0, 1), (0, 255)], [(0, 1000), (0, 255)], [(-5, 0), (0, 255)]),
+        *([(-5, 3), (0, 255)], [(-1, 0, 1), (0, 127, 255)], [(-9999, 0, 1), (0, 0, 255)]),
+        *([(100, 500, 900), (0, 127, 255)], [(0, 0.01), (0, 255)], [(1e-40, 0), (0, 0)]),
+    ],
+    ids=str,
+)
+def test_floats_of_few_values_can_be_told_apart(
+    levels: tuple[float, ...], expected: tuple[int, ...]
+) -> None:
+    number = (ACROSS + DOWN) % len(levels)
+    data = tif(np.array(levels, np.float32)[number], photometric="minisblack")
+    assert_shows(data, np.array(expected)[number])
 
 
 @pytest.mark.parametrize("value", [-9999.0, 9999.0, 3.4028235e38])
@@ -425,6 +488,43 @@ def test_a_wrong_checksum_or_length_of_what_is_not_needed_costs_no_picture(name:
     assert error_of(bytes(header)).kind in {"corrupt", "not_an_image"}
 
 
+@pytest.mark.parametrize("content", [b"", b"\0", b"\0\1\0"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_short_list_of_transparent_colours_costs_no_picture(mode: str, content: bytes) -> None:
+    data = saved(scene().convert(mode), "PNG")
+    place = data.index(b"IDAT") - 4
+    found = decode(data[:place] + chunk(b"tRNS", content) + data[place:])
+    assert np.array_equal(to_array(found), np.asarray(scene().convert(mode).convert("RGB")))
+
+
+def icon(png: bytes) -> bytes:
+    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(png), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + png
+
+
+@pytest.mark.parametrize("wrapped", [bytes, icon])
+def test_a_png_whose_end_is_overwritten_is_refused(wrapped: Callable[[bytes], bytes]) -> None:
+    noise = np.random.default_rng(1).integers(0, 128, (90, 130, 3)) + picture(5, 90, 130) // 2
+    data = saved(Image.fromarray(noise.astype(np.uint8)), "PNG")
+    assert decode(wrapped(data)).size == (130, 90)
+    for share in (0.5, 0.75, 0.9, 0.99):
+        kept = int(len(data) * share)
+        error = error_of(wrapped(data[:kept] + bytes(len(data) - kept)))
+        assert error.kind in {"truncated", "corrupt"}
+
+
+def test_a_png_within_an_icon_is_held_to_the_same_as_others() -> None:
+    row = b"\0" + bytes(range(1, 61))
+    whole, short = (png(20, 10, row * rows, colour=2) for rows in (10, 5))
+    assert np.array_equal(to_array(decode(icon(whole))), to_array(decode(whole)))
+    assert "rows of the picture are missing" in error_of(icon(short)).message
+    place = whole.index(b"IDAT") - 4
+    odd = whole[:place] + chunk(b"tEXt", b"a\0b")[:-1] + b"?" + whole[place:]
+    assert np.array_equal(to_array(decode(icon(odd))), to_array(decode(whole)))
+    small, large = icon(whole), saved(scene(64, 64), "ICO", sizes=[(16, 16), (64, 64)])
+    assert (decode(small).size, decode(large).size) == ((20, 10), (64, 64))
+
+
 # JPEG 2000, HEIC, AVIF, gzip
 
 
@@ -437,6 +537,45 @@ def test_jpeg_2000_above_8_bits_keeps_its_brightest_levels(bits: int, container:
     assert_shows(imagecodecs.jpeg2k_encode(levels[:, :, 0].copy(), **options), GREY)
     alpha = np.dstack([levels, levels[:, :, 1]])
     assert_shows(imagecodecs.jpeg2k_encode(alpha, **options), COLOURS)
+
+
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 5, 7])
+def test_jpeg_2000_below_8_bits_has_white_that_is_white(bits: int, container: str) -> None:
+    most = (1 << bits) - 1
+    levels = (COLOURS.astype(int) * most // 255).astype(np.uint8)
+    expected = levels.astype(int) * 255 // most
+    options = {"level": 0, "codecformat": container, "bitspersample": bits}
+    for samples, shown in (
+        (levels, expected),
+        (levels[:, :, 0].copy(), expected[:, :, 0]),
+        (np.dstack([levels, levels[:, :, 1]]), expected),
+    ):
+        assert expected.max() == 255
+        assert_shows(imagecodecs.jpeg2k_encode(samples, **options), shown, tolerance=0)
+
+
+@pytest.mark.parametrize("depth", [4, 8, 12])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_jpeg_2000_with_a_palette_shows_its_colours(bits: int, depth: int) -> None:
+    numbers = (ACROSS % 16).astype(np.uint8)
+    most = (1 << depth) - 1
+    table = np.array([[n * most // 15, most, most - n // 2 * most // 15] for n in range(16)])
+    table[3] = table[2]  # a colour twice
+
+    def box(name: bytes, *parts: bytes) -> bytes:
+        content = b"".join(parts)
+        return struct.pack(">I", 8 + len(content)) + name + content
+
+    palette = struct.pack(">HB", 16, 3) + bytes([depth - 1] * 3)
+    palette += table.astype(">u2" if depth > 8 else "u1").tobytes()
+    header = box(b"ihdr", struct.pack(">IIHBBBB", HEIGHT, WIDTH, 1, bits - 1, 7, 0, 0))
+    header += box(b"colr", b"\1\0\0", struct.pack(">I", 16)) + box(b"pclr", palette)
+    header += box(b"cmap", *(struct.pack(">HBB", 0, 1, band) for band in range(3)))
+    codes = imagecodecs.jpeg2k_encode(numbers, level=0, codecformat="j2k", bitspersample=bits)
+    start = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    data = start + box(b"jp2h", header) + box(b"jp2c", codes)
+    assert_shows(data, table[numbers] * 255 // most, tolerance=0)
 
 
 def heic(image: Image.Image, **options: object) -> bytes:
@@ -497,3 +636,82 @@ def test_a_gzip_compressed_image_is_unpacked_and_a_bomb_is_not() -> None:
     bomb = gzip.compress(b"BM" + struct.pack("<I", 0) + bytes(64 << 20))
     error = error_of(bomb, pixel_limit=1_000_000)
     assert (error.kind, "gzip" in error.message) == ("too_large", True)
+
+
+@pytest.mark.parametrize("name", ["ppm", "tga", "rle.tga", "jp2", "avif", "webp", "ico", "gif"])
+def test_gzip_around_any_format_that_is_decoded_is_unpacked(name: str) -> None:
+    data = originals()[name]
+    expected = to_array(decode(data))
+    assert np.array_equal(to_array(decode(gzip.compress(data))), expected)
+    assert np.array_equal(to_array(decode(gzip.compress(gzip.compress(data)))), expected)
+    for kept in (12, 25):
+        assert error_of(gzip.compress(data)[:kept]).kind == "truncated"
+
+
+def test_gzip_around_a_large_tiff_or_a_blank_picture_is_unpacked() -> None:
+    for data in (tif(COLOURS, photometric="rgb", bigtiff=True, byteorder=">"), heic(scene())):
+        expected = to_array(decode(data))
+        assert np.array_equal(to_array(decode(gzip.compress(data))), expected)
+    blank = Image.new("RGB", (1500, 1500))
+    assert decode(gzip.compress(saved(blank, "BMP"))).size == blank.size
+    error = error_of(gzip.compress(saved(blank, "BMP")), pixel_limit=100_000)
+    assert (error.kind, "raise --pixel-limit" in error.message) == ("too_large", True)
+    assert "--byte-limit" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "empty"),
+        (b"name.txt" + bytes(249) + b"ustar", "not_an_image"),
+        (b"SIMPLE  =                    T", "unsupported"),
+        (gzip.compress(gzip.compress(b"BM")), "not_an_image"),
+    ],
+)
+def test_gzip_around_no_image_is_called_what_it_is(data: bytes, kind: str) -> None:
+    assert error_of(gzip.compress(data)).kind == kind
+
+
+# Other sorts
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (b"8BPS\0\1", "a Photoshop image"),
+        (b"\x76\x2f\x31\x01", "an OpenEXR image"),
+        (imagecodecs.qoi_encode(COLOURS), "a QOI image"),
+        (imagecodecs.jpegxr_encode(COLOURS), "a JPEG XR image"),
+        (imagecodecs.jpegxl_encode(COLOURS), "a JPEG XL image"),
+        (b"DDS |\0\0\0", "a DDS image"),
+        (b"SIMPLE  =                    T", "a FITS image"),
+        (b"#?RADIANCE\n", "a Radiance HDR image"),
+        (b"P7\nWIDTH 2\n", "a PAM image"),
+        (b"PF\n2 2\n-1.0\n", "a colour PFM image"),
+        (b"\0\0\0\x18ftypcrx ", "a camera's raw image"),
+        (b"FUJIFILMCCD-RAW ", "a camera's raw image"),
+        (b"IIU\0\x18\0\0\0", "a camera's raw image"),
+        (bytes(128) + b"DICM", "a DICOM image"),
+    ],
+)
+def test_a_sound_image_of_another_sort_is_called_by_its_name(start: bytes, says: str) -> None:
+    error = error_of(start + bytes(100))
+    assert (error.kind, says in error.message) == ("unsupported", True)
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (b"RIFF\x64\0\0\0WAVEfmt ", "a sound recording"),
+        (b"RIFF\x64\0\0\0AVI LIST", "a video"),
+        (b"RIFF\x64\0\0\0WEBPwhat", "begins like a WebP"),
+        (b"\0\0\0\x18ftyp3gp4", "a video"),
+        (b"\0\0\0\x18ftypM4A ", "a sound recording"),
+        (b"\x1a\x45\xdf\xa3", "a video"),
+        (b"BZh91AY", "an archive"),
+        (b"\xfd7zXZ\0", "an archive"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(start: bytes, says: str) -> None:
+    error = error_of(start + bytes(100))
+    assert (error.kind, says in error.message) == ("not_an_image", True)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from job.kernels.png import class_counts, decode_map, encode_map, encode_map_reference
+from tests.hostile import chunk, png
 
 PALETTE = np.random.default_rng(7).integers(0, 256, (256, 3)).astype(np.uint8)
 
@@ -139,6 +140,36 @@ def test_decoding_refuses_photographs_and_broken_files() -> None:
     for broken in (b"", b"not an image", png[: len(png) // 2]):
         with pytest.raises(OSError, match=r"identify|truncated|broken"):
             decode_map(broken)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 19])
+def test_a_map_with_too_few_rows_is_refused(rows: int) -> None:
+    row = b"\0" + bytes(range(1, 21))
+    for colour, more in ((0, ()), (3, (chunk(b"PLTE", PALETTE.tobytes()),))):
+        whole = decode_map(png(20, 20, row * 20, *more, colour=colour))
+        assert np.array_equal(whole, np.tile(np.arange(1, 21), (20, 1)))
+        with pytest.raises(ValueError, match="rows of the picture are missing"):
+            decode_map(png(20, 20, row * rows, *more, colour=colour))
+    assert not decode_map(png(20, 20, bytes(21 * 20))).any(), "all of class 0 is whole"
+
+
+def test_a_map_whose_pixels_are_overwritten_is_refused() -> None:
+    ids = np.random.default_rng(4).integers(0, 256, (60, 80)).astype(np.uint8)
+    for data in (encode_map(ids, PALETTE), encode_map_reference(ids % 100, PALETTE)):
+        for share in (0.5, 0.9, 0.95, 0.99):
+            kept = int(len(data) * share)
+            with pytest.raises((OSError, SyntaxError, ValueError)):
+                decode_map(data[:kept] + bytes(len(data) - kept))
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"pHYs", b"tRNS", b"iCCP"])
+def test_what_is_wrong_beside_the_pixels_costs_no_map(name: bytes) -> None:
+    ids = np.random.default_rng(5).integers(0, 256, (20, 30)).astype(np.uint8)
+    data = encode_map(ids, PALETTE)
+    place = data.index(b"IDAT") - 4
+    wrong = chunk(name, b"k\0\0x")
+    for extra in (wrong[:-1] + bytes([wrong[-1] ^ 1]), chunk(name, b"\1")):
+        assert np.array_equal(decode_map(data[:place] + extra + data[place:]), ids)
 
 
 def test_class_counts_add_up_and_refuse_unknown_classes() -> None:
