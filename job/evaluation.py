@@ -100,7 +100,7 @@ def evaluate(
             continue
         images += 1
         names.update({found["label"]: found["name"] for found in row["classes"]})
-        shown = (Location(place.fs, path)).uri
+        shown = place.at(path).uri
         expected = _expected(_fetched(place, path, shown), shown, ignored, reduce_labels)
         if labels:
             _check_classes(expected, shown, ignored, len(labels), reduce_labels)

@@ -336,6 +336,6 @@ def _is_inside(output: Location, source: Location) -> bool:
     inside, around = output.path, source.path
     if source.is_local and output.is_local:
         inside, around = os.path.realpath(inside), os.path.realpath(around)
-    elif type(source.fs) is not type(output.fs):
+    elif type(source.fs) is not type(output.fs) or source.root != output.root:
         return False
     return f"{inside}/".startswith(f"{around.rstrip('/')}/")

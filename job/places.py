@@ -3,7 +3,7 @@
 import os
 from itertools import islice
 
-from job.archives import archive_of
+from job.archives import archive_of, without_copies
 from job.errors import ConfigError, StorageError
 from job.listing import list_objects, refuse_overlap
 from job.patience import DEFAULT_PATIENCE, Patience
@@ -77,7 +77,7 @@ def check_output(
 
 
 def _refuse_read_only(output: str) -> None:
-    scheme, mark, _ = output.partition("://")
+    scheme, mark, _ = without_copies(output).partition("://")
     is_archive = bool(archive_of(output))
     if is_archive or (mark and scheme in _READ_ONLY):
         what = "an archive" if is_archive else f"{scheme}://"

@@ -50,6 +50,8 @@ def test_an_input_that_is_not_there_is_found_out(source: Path, s3: S3) -> None:
     ("output", "words"),
     [
         ("zip://out::photos.zip", "an archive cannot be written"),
+        ("simplecache::zip://out::photos.zip", "an archive cannot be written"),
+        ("simplecache::https://127.0.0.1:1/out", "https:// cannot be written"),
         ("https://127.0.0.1:1/out", "https:// cannot be written"),
     ],
 )
