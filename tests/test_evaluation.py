@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from job import cli, schema, summary
+from job.annotations import match
 from job.dataset_card import write_card
 from job.errors import ConfigError, JobError, StorageError
 from job.evaluation import evaluate
@@ -143,6 +144,45 @@ def test_doubt_is_refused_with_both_files_named(
         evaluate(output, truth)
     for name in named:
         assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "root", "files", "truth", "pairs"),
+    [
+        # One side has no folders: names are all there is.
+        (["/in/a/x.jpg", "/in/b/y.jpg"], "/in", ["/t/x.png"], "/t", {"/in/a/x.jpg": "/t/x.png"}),
+        (["/in/x.jpg"], "/in", ["/t/a/x.png"], "/t", {"/in/x.jpg": "/t/a/x.png"}),
+        (["/in/a/x.jpg"], "/in", ["/t/x.png"], "/t/*.png", {"/in/a/x.jpg": "/t/x.png"}),
+        (["/in/a/x.jpg"], "/in", ["/t/x.png"], "/t/x.png", {"/in/a/x.jpg": "/t/x.png"}),
+        # A folder that agrees is enough, and then those that do not count for nothing.
+        (
+            ["/d/images/va/x.jpg", "/d/images/va/y.jpg"],
+            "/d",
+            ["/d/ann/va/x.png", "/d/ann/tr/y.png"],
+            "/d/ann",
+            {"/d/images/va/x.jpg": "/d/ann/va/x.png"},
+        ),
+        # Names and folders on the web are escaped, and have queries.
+        (["http://h/i/a%20b.jpg?v=2"], "http://h/i", ["/t/a b.png"], "/t", "all"),
+        (["http://h/my%20i/a/x.jpg"], "http://h/my%20i/", ["/t/a/x.png"], "/t", "all"),
+        (["/in/a b/x.jpg"], "/in", ["http://h/my%20t/a%20b/x.png"], "http://h/my%20t", "all"),
+        (["zip://a/x.jpg::/a.zip"], "simplecache::zip://::/a.zip", ["/t/a/x.png"], "/t", "all"),
+    ],
+)
+def test_pairs_are_those_that_folders_do_not_speak_against(
+    images: list[str], root: str, files: list[str], truth: str, pairs: Any
+) -> None:
+    expected = dict(zip(images, files, strict=True)) if pairs == "all" else pairs
+    assert match(images, [root], files, truth) == expected
+
+
+@pytest.mark.parametrize("truth", ["/d/ann", "/d/ann/*/*.png", "/d/ann/tr", "/d/a"])
+def test_a_name_that_is_the_same_in_another_folder_is_no_pair(truth: str) -> None:
+    images = ["/d/images/val/1.jpg", "/d/images/val/2.jpg"]
+    files = ["/d/ann/train/1.png", "/d/ann/train/2.png"]
+    said = r"train/1\.png has the name of /d/images/val/1\.jpg, and is in another folder.*--truth"
+    with pytest.raises(ConfigError, match=said):
+        match(images, ["/d/images"], files, truth)
 
 
 def test_what_lies_beside_annotations_is_left_alone(output: Location, tmp_path: Path) -> None:
