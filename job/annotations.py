@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from job.archives import without_copies
 from job.errors import ConfigError, StorageError
 from job.kernels.png import decode_map
-from job.refusals import REFUSALS, explain
 from job.web import plain
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Of PNG's grey values of 2 and 4 bits decoders make the full range of 8.
 _STRETCHED = {2: 85, 4: 17}
 _GREYSCALE = 0
@@ -208,11 +209,19 @@ def read(data: bytes, path: str) -> np.ndarray:
     """
     try:
         ids = decode_map(data)
-    except (*REFUSALS, ValueError, SyntaxError) as error:
-        reason = explain(error) if isinstance(error, REFUSALS) else str(error)
+    except (OSError, ValueError, SyntaxError) as error:
         raise StorageError(
-            f"{path} is no annotation: {reason}. A PNG is expected whose pixel values are class ids"
+            f"{path} is no annotation: {_reason(error, data)}. A PNG is expected whose pixel values"
+            " are class ids"
         ) from error
     if data[25] == _GREYSCALE and data[24] in _STRETCHED:
         return ids // _STRETCHED[data[24]]
     return ids
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    if not data.startswith(_SIGNATURE):
+        return "it is no PNG" if data else "it is empty"
+    if isinstance(error, UnidentifiedImageError):  # of which Pillow says an address in memory
+        return "it begins like a PNG, but its header is damaged"
+    return str(error)

@@ -210,12 +210,14 @@ def colours() -> bytes:
     ("data", "says"),
     [
         (colours(), "mode RGB is not a map of class ids"),
-        (b"", "is no annotation"),
-        (b"\xff\xd8\xff\xe0 a JPEG", "is no annotation"),
+        (b"", "is no annotation: it is empty. A PNG is expected"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "is no annotation: it is no PNG. A PNG is expected"),
+        (b"II*\0 a TIFF", "is no annotation: it is no PNG. A PNG is expected"),
+        (grey(ids(1))[:40], "begins like a PNG, but its header is damaged. A PNG is expected"),
         (grey(ids(1))[:60], "is no annotation"),
         (grey(np.zeros((3, 4))), "the annotation is 4×3, the map 8×6"),
     ],
-    ids=["colours", "empty", "JPEG", "cut", "size"],
+    ids=["colours", "empty", "JPEG", "TIFF", "header", "cut", "size"],
 )
 def test_an_annotation_that_cannot_be_compared_is_named(
     output: Location, tmp_path: Path, data: bytes, says: str
@@ -225,6 +227,8 @@ def test_an_annotation_that_cannot_be_compared_is_named(
     with pytest.raises(StorageError, match=says) as refused:
         evaluate(output, truth)
     assert str(refused.value).startswith(f"{truth}/x.png")
+    assert "Error" not in str(refused.value)
+    assert "BytesIO" not in str(refused.value)
 
 
 def test_a_map_that_is_damaged_is_named(output: Location, tmp_path: Path) -> None:
@@ -280,16 +284,18 @@ def test_pixels_that_do_not_count_stay_so_when_labels_are_reduced(
     assert scores.pixel_accuracy == 1.0
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [1, 2, 4])
 def test_grey_annotations_of_few_bits_are_read_as_they_are(
     output: Location, tmp_path: Path, bits: int
 ) -> None:
     """Pillow stretches their values to 8 bits."""
-    few = ids(1, classes=4)
+    few = ids(1, classes=min(4, 2**bits))
     write_output(output, {"/in/x.jpg": few}, "/in")
     Path(tmp_path / "truth").mkdir()
     png = png_of_few_bits(few, bits)
-    assert np.asarray(Image.open(io.BytesIO(png))).max() == 3 * (255 // (2**bits - 1))
+    assert np.asarray(Image.open(io.BytesIO(png)).convert("L")).max() == few.max() * (
+        255 // (2**bits - 1)
+    )
     truth = write_truth(tmp_path / "truth", {"x.png": png})
     assert evaluate(output, truth).pixel_accuracy == 1.0
 
@@ -337,6 +343,15 @@ def test_truth_on_s3_is_found_and_named(s3: S3) -> None:
     (locate("s3://bucket/truth") / "b/x.png").write_bytes(colours())
     with pytest.raises(StorageError, match=r"s3://bucket/truth/b/x\.png is no annotation"):
         evaluate(output, "s3://bucket/truth")
+
+
+def test_an_output_without_anything_to_compare_is_said(output: Location, tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth", {"x.png": grey(ids(1))})
+    with pytest.raises(StorageError, match=rf"OUTPUT {output.uri} has no manifest: no run has beg"):
+        evaluate(output, truth)
+    write_output(output, {}, "/in", unmapped=("/in/x.jpg",))
+    with pytest.raises(StorageError, match=rf"OUTPUT {output.uri} has no maps"):
+        evaluate(output, truth)
 
 
 def test_no_annotation_at_all_is_said(output: Location, tmp_path: Path) -> None:
