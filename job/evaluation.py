@@ -113,7 +113,8 @@ def evaluate(
     if not images:
         raise StorageError(
             f"{truth}: no annotation bears the name of an image in {output.uri}. Annotations are"
-            " found by the image's path below INPUT, extension aside, or by its name alone"
+            " found by the image's path below INPUT, extension aside, or, where one side has no"
+            " folders, by its name alone"
         )
     by_id = tuple(names.get(label, f"class {label}") for label in range(len(confusion)))
     return Scores(confusion, by_id, images, without_truth, reduce_labels)

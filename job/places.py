@@ -78,7 +78,7 @@ def check_output(
 
 def _refuse_read_only(output: str) -> None:
     scheme, mark, _ = without_copies(output).partition("://")
-    is_archive = bool(archive_of(output))
+    is_archive = bool(archive_of(output)) and scheme != "dir"
     if is_archive or (mark and scheme in _READ_ONLY):
         what = "an archive" if is_archive else f"{scheme}://"
         raise ConfigError(

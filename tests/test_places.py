@@ -60,6 +60,10 @@ def test_an_output_that_is_only_read_is_refused(output: str, words: str, source:
         open_places(str(source), output)
 
 
+def test_a_folder_of_another_filesystem_is_no_archive(tmp_path: Path) -> None:
+    check_output(f"dir://out::file://{tmp_path}")
+
+
 def test_an_output_that_cannot_be_made_is_refused(source: Path, tmp_path: Path, s3: S3) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
