@@ -8,14 +8,22 @@ from fsspec.spec import AbstractFileSystem
 
 from job.errors import ChangedError
 
-_SCHEMES = {"libarchive", "reference", "tar", "zip"}
+_SCHEMES = {"dir", "libarchive", "reference", "tar", "zip"}
+# Links of a chain that only keep copies of what the next one names.
+_COPIES = {"blockcache", "cached", "filecache", "simplecache"}
 # An archive is one open file: threads that read at different places in it take turns.
 _reading = threading.Lock()
 
 
+def without_copies(uri: str) -> str:
+    """A URI without ``simplecache::`` and the like: it names the same, however that is read."""
+    first, mark, rest = uri.partition("::")
+    return without_copies(rest) if mark and first.removesuffix("://") in _COPIES else uri
+
+
 def archive_of(uri: str) -> str:
     """What a URI of a place within an archive ends with: ``::`` and where the archive is."""
-    scheme, mark, rest = uri.partition("://")
+    scheme, mark, rest = without_copies(uri).partition("://")
     if not mark or scheme not in _SCHEMES:
         return ""
     _, mark, archive = rest.partition("::")
@@ -29,8 +37,7 @@ def complete(uri: str, options: dict[str, Any]) -> tuple[str, str]:
         uri: as it was given.
         options: of the filesystem; an archive that is named there is moved into the URI.
     """
-    scheme, mark, _ = uri.partition("://")
-    if not mark or scheme not in _SCHEMES:
+    if not is_within(uri):
         return uri, ""
     archive = archive_of(uri)
     named = options.get("fo")
@@ -45,6 +52,12 @@ def complete(uri: str, options: dict[str, Any]) -> tuple[str, str]:
         last = LocalFileSystem._strip_protocol(last)
     full = "::".join([*before, last])
     return uri.removesuffix(archive) + full, full
+
+
+def is_within(uri: str) -> bool:
+    """Whether a URI is of a place within an archive, whether or not it says which."""
+    scheme, mark, _ = without_copies(uri).partition("://")
+    return bool(mark) and scheme in _SCHEMES
 
 
 def fetch(fs: AbstractFileSystem, path: str, size: int | None) -> bytes:

@@ -317,7 +317,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     import json
 
+    from job.places import check_folder
+
     refuse_lost_results("--output", arguments.output)
+    if "://" in arguments.output:
+        raise ConfigError(f"--output {arguments.output}: expected a local folder")
+    check_folder(f"--output {arguments.output}", arguments.output)
     from job import comparison, summary
     from job.chart import draw
 

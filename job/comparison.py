@@ -29,12 +29,13 @@ from job.architectures import (
 from job.checkpoint import Checkpoint
 from job.config import JobConfig
 from job.data_settings import quiet_data
-from job.errors import JobError
+from job.errors import ConfigError, ImageError, JobError, StorageError
+from job.images import decode
 from job.kernels.png import decode_map
-from job.listing import list_objects
+from job.manifest import list_images
 from job.resources import Cluster, allot
 from job.session import cluster_session
-from job.storage import StorageOptions, locate
+from job.storage import STORAGE_ERRORS, StorageOptions, explain, locate
 from job.wording import counted
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def compare(
     """Run every architecture over the images of a folder, repeated up to a number.
 
     Args:
-        source: a folder or prefix of images that all can be decoded.
+        source: a folder, prefix or glob of images that all can be decoded.
         model: as ``--model`` takes it.
         images: images to run over; those of the source again and again.
         options: what fsspec needs for the source.
@@ -144,13 +145,16 @@ def compare(
         say: is told what runs now.
 
     Raises:
+        ConfigError: no image or no round was asked for.
+        StorageError: there are no images, or one cannot be read or decoded.
         JobError: an architecture's maps differ from sequential inference.
     """
+    for name, number in (("--images", images), ("--rounds", rounds)):
+        if number < 1:
+            raise ConfigError(f"{name} {number}: give a number from 1 on")
+    files = _images(source, options)
     ray_place = find_place(address)
     say(f"{ray_place}")
-    place = locate(source, options)
-    paths = [found.path for found in list_objects(source, options)]
-    files = [bytes(place.fs.cat_file(path)) for path in paths]
     work = [files[number % len(files)] for number in range(images)]
     checkpoint = Checkpoint.from_model(model, storage_options=options)
     reference = [maps for _, maps in sequential(files, checkpoint)]
@@ -163,6 +167,23 @@ def compare(
                 say(f"round {turn + 1} of {rounds}: {name} …")
                 done[-1].append(way())
         return Comparison(images, model, done, _environment())
+
+
+def _images(source: str, options: StorageOptions | None) -> list[bytes]:
+    """The images of a folder, each of which has been decoded once."""
+    place = locate(source, options)
+    listed, _ = list_images(source, options)
+    files = []
+    for uri in listed["uri"].to_pylist():
+        try:
+            files.append(place.fetch(uri, None, None))
+            decode(files[-1])
+        except (*STORAGE_ERRORS, ImageError) as error:
+            reason = error.message if isinstance(error, ImageError) else explain(error)
+            raise StorageError(
+                f"{uri}: {reason}. Every image that is compared must be one that can be decoded"
+            ) from error
+    return files
 
 
 def _ways(

@@ -80,14 +80,17 @@ def evaluate(
         reduce_labels: annotations count from 1, and 0 is what does not count (ADE20K).
 
     Raises:
-        StorageError: no map, no annotation for any map, one that cannot be read, or that is of
-            another size than its map.
+        StorageError: no OUTPUT, no map, no annotation for any map, one that cannot be read, or that
+            is of another size than its map.
         ConfigError: images and annotations cannot be paired without doubt, or an annotation has
             classes that the model has not.
     """
+    uris = _images(output)
+    if not uris:
+        raise StorageError(f"OUTPUT {output.uri} has no manifest: no run has begun there")
     place = locate(truth, options)
     files = [found.path for found in list_objects(truth, options)]
-    annotations = match(_images(output), _roots(output), files, place.path)
+    annotations = match(uris, _roots(output), files, place.path)
     labels = read_labels(output) or []
     names = {label["id"]: label["name"] for label in labels}
     ignored = IGNORED if len(labels) <= IGNORED else _IGNORED_OF_16_BITS
@@ -100,15 +103,18 @@ def evaluate(
             continue
         images += 1
         names.update({found["label"]: found["name"] for found in row["classes"]})
-        shown = (Location(place.fs, path)).uri
+        shown = place.at(path).uri
         expected = _expected(_fetched(place, path, shown), shown, ignored, reduce_labels)
         if labels:
             _check_classes(expected, shown, ignored, len(labels), reduce_labels)
         confusion = _added(confusion, _confusion(_found(row), expected, ignored, shown))
+    if not images and not without_truth:
+        raise StorageError(f"OUTPUT {output.uri} has no maps: there is nothing to compare")
     if not images:
         raise StorageError(
             f"{truth}: no annotation bears the name of an image in {output.uri}. Annotations are"
-            " found by the image's path below INPUT, extension aside, or by its name alone"
+            " found by the image's path below INPUT, extension aside, or, where one side has no"
+            " folders, by its name alone"
         )
     by_id = tuple(names.get(label, f"class {label}") for label in range(len(confusion)))
     return Scores(confusion, by_id, images, without_truth, reduce_labels)

@@ -124,6 +124,27 @@ def refuse_other_families(model: str, settings: Mapping[str, Any], known: Iterab
         raise ModelError(f"{refused} the family of {found} is not among them. {_WHAT_WORKS}")
 
 
+def refuse_quantised(model: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a model whose weights were quantised.
+
+    Args:
+        model: what to call it in a message.
+        settings: what stands in ``config.json``.
+
+    Raises:
+        ModelError: naming the method.
+    """
+    how = settings.get("quantization_config")
+    if not how:
+        return
+    method = str(how.get("quant_method") or "") if isinstance(how, Mapping) else ""
+    raise ModelError(
+        f"{model} has quantised weights ({method[:60] or 'quantization_config in config.json'}),"
+        " and quantised weights are not loaded. Use the model that they were made from, in float32,"
+        " float16 or bfloat16"
+    )
+
+
 def refuse_other_channels(model: str, config: Any) -> None:
     """Refuse a model that takes anything but RGB: one or four channels, more bands.
 

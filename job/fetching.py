@@ -20,7 +20,7 @@ from job.listing import Listed as Listed
 from job.outage import Fault
 from job.refusals import ENVIRONMENT, Kind, answer_of, explain, kind_of
 from job.s3 import DEFAULT_PATIENCE, Patience
-from job.storage import Location, StorageOptions, locate
+from job.storage import Location, StorageOptions, locate, scheme_of
 
 # Where the pattern of a glob begins.
 _WILD = re.compile(r"[*?\[]")
@@ -75,11 +75,11 @@ class Fetcher:
         self._threads = threads
         self._byte_limit = byte_limit
         self._opening = threading.Lock()
-        self._places: dict[str, Location] = {_way_to(place.uri): place}
+        self._places = [place]
         self._read: dict[str, Listed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {**self.__dict__, "_places": {_way_to(self._place.uri): self._place}, "_read": {}}
+        kept = {**self.__dict__, "_places": [self._place], "_read": {}}
         del kept["_opening"]
         return kept
 
@@ -192,7 +192,7 @@ class Fetcher:
         if against is not None and doubt.kind not in ENVIRONMENT:
             doubt = against
         kind, reason = doubt.kind, doubt.reason
-        is_local = _scheme(listed.uri) == "file"
+        is_local = scheme_of(listed.uri) == "file"
         if kind == "missing":
             look = "Check the mount" if is_local else "Check the bucket and the endpoint"
             reason = f"nothing of what was listed is there: {reason}. {look}"
@@ -206,7 +206,7 @@ class Fetcher:
 
     def _storage(self, uri: str) -> str:
         """What can be read or not as a whole: a bucket, container or host; INPUT or a folder."""
-        scheme = _scheme(uri)
+        scheme = scheme_of(uri)
         archive = archive_of(uri)
         if archive:
             return f"{scheme}://{archive}"
@@ -216,21 +216,12 @@ class Fetcher:
         return root if uri.startswith(root) else posixpath.dirname(uri)
 
     def _place_of(self, uri: str) -> Location:
-        way = _way_to(uri)
         with self._opening:
-            if way not in self._places:
-                self._places[way] = locate(uri, self._options, self._patience)
-            return self._places[way]
-
-
-def _way_to(uri: str) -> str:
-    """What the URIs of one filesystem have in common."""
-    return f"{_scheme(uri)}{archive_of(uri)}"
-
-
-def _scheme(uri: str) -> str:
-    scheme, mark, _ = uri.partition("://")
-    return scheme if mark and "/" not in scheme else "file"
+            place = next((place for place in self._places if place.holds(uri)), None)
+            if place is None:
+                place = locate(uri, self._options, self._patience)
+                self._places.append(place)
+            return place
 
 
 def _doubt(error: Exception, place: Location, uri: str) -> ImageError | Doubt:

@@ -28,6 +28,7 @@ from job.storage import (
     stamp,
     tag_of,
 )
+from job.web import plain
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ def _sifted(
 ) -> Iterator[StoredObject]:
     """Without what operating systems have left there."""
     for found in objects:
-        if found.path.endswith("/"):  # a console's stand-in for an empty folder
+        path = plain(found.path).removeprefix(plain(root))
+        # A console's stand-in for an empty folder, or a web server's link to sort one.
+        if not path or path.endswith("/"):
             continue
-        path = found.path.removeprefix(root)
         reason = why_left_out(path)
         if reason is None:
             yield found
@@ -336,6 +338,6 @@ def _is_inside(output: Location, source: Location) -> bool:
     inside, around = output.path, source.path
     if source.is_local and output.is_local:
         inside, around = os.path.realpath(inside), os.path.realpath(around)
-    elif type(source.fs) is not type(output.fs):
+    elif type(source.fs) is not type(output.fs) or source.root != output.root:
         return False
     return f"{inside}/".startswith(f"{around.rstrip('/')}/")

@@ -16,6 +16,7 @@ from job.left_out import LeftOut
 from job.listing import Listed, StoredObject, list_objects
 from job.s3 import DEFAULT_PATIENCE, Patience
 from job.storage import Location, StorageOptions, locate
+from job.web import plain
 
 _PART_ROWS = 1_000_000
 
@@ -87,7 +88,7 @@ def freeze(
     place = output / "manifest"
     files = tuple(place / name for name in place.names() if name.endswith(".parquet"))
     frozen = _read(files)
-    listed, left_out = _listed(source, options, patience, frozen.num_rows == 0)
+    listed, left_out = list_images(source, options, patience, needed=frozen.num_rows == 0)
     new = listed.filter(pc.invert(pc.is_in(listed["uri"], value_set=frozen["uri"])))
     first = frozen.num_rows
     new = new.add_column(
@@ -99,10 +100,18 @@ def freeze(
     return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, listed, len(new), left_out)
 
 
-def _listed(
-    source: str, options: StorageOptions, patience: Patience, needed: bool
+def list_images(
+    source: str,
+    options: StorageOptions | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+    *,
+    needed: bool = True,
 ) -> tuple[pa.Table, LeftOut]:
-    """The images under a source as (uri, size, etag), and what else is there."""
+    """The images under a source as (uri, size, etag), and what else is there.
+
+    Raises:
+        StorageError: nothing to list, or no image among it where one is needed.
+    """
     place = locate(source, options, patience)
     columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
     left_out = LeftOut()
@@ -124,7 +133,7 @@ def _listed(
 
 
 def _is_image_name(found: StoredObject) -> bool:
-    return posixpath.splitext(found.path)[1].lower() in EXTENSIONS
+    return posixpath.splitext(plain(found.path))[1].lower() in EXTENSIONS
 
 
 def _read(files: tuple[Location, ...]) -> pa.Table:

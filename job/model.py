@@ -16,7 +16,12 @@ from safetensors import SafetensorError
 
 from job.checkpoint import Checkpoint, Origin, in_float32
 from job.errors import ModelError
-from job.families import refuse_other_channels, refuse_other_families, refuse_other_formats
+from job.families import (
+    refuse_other_channels,
+    refuse_other_families,
+    refuse_other_formats,
+    refuse_quantised,
+)
 from job.labels import label_names, palette
 from job.model_files import CONFIG, PREPROCESSOR, PROCESSOR, preprocessing
 from job.wording import counted
@@ -117,10 +122,19 @@ def class_names(config: Any) -> tuple[str, ...]:
     that class: its maps have 1 for the class and 0 for the background.
 
     Raises:
-        ModelError: the configuration names no classes.
+        ModelError: the configuration names no classes, or leaves numbers out: transformers counts
+            the names, and takes the model to have as many classes.
     """
     names = label_names(config.id2label)
-    return ("background", names[-1]) if len(config.id2label) == 1 else names
+    if len(config.id2label) == 1:
+        return "background", names[-1]
+    if len(config.id2label) < len(names):
+        raise ModelError(
+            f"the model's id2label names {len(config.id2label)} classes and counts up to"
+            f" {len(names) - 1}: which of its scores are whose is not known. Number the classes"
+            " from 0 on in its config.json, and leave none out"
+        )
+    return names
 
 
 def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
@@ -152,7 +166,8 @@ def load_model(checkpoint: Checkpoint) -> tuple[Any, Any]:
                 ignore_mismatched_sizes=True,
             )
         except (*_ODD_FILES, *_ODD_SETTINGS) as error:
-            raise ModelError(f"{checkpoint!r} cannot be loaded: {_first_line(error)}") from error
+            reason = _reason(error, directory, checkpoint)
+            raise ModelError(f"{checkpoint!r} cannot be loaded: {reason}") from error
         _refuse_random_weights(checkpoint, loading)
         return model, load_image_processor(directory)
 
@@ -250,9 +265,16 @@ def load_image_processor(directory: str) -> Any:
             (Path(alone) / PREPROCESSOR).write_text(json.dumps(settings))
             if (here / CONFIG).is_file():  # tells the processor when the settings do not
                 (Path(alone) / CONFIG).write_bytes((here / CONFIG).read_bytes())
-            image_processor = AutoImageProcessor.from_pretrained(
-                alone, backend="pil", trust_remote_code=False, local_files_only=True
-            )
+            try:
+                image_processor = AutoImageProcessor.from_pretrained(
+                    alone, backend="pil", trust_remote_code=False, local_files_only=True
+                )
+            except ValueError as error:
+                if not str(error).startswith("Unrecognized image processor"):
+                    raise
+                # What follows is the name of our folder, and all that transformers has.
+                found = f"no image processor {str(name)[:60]!r}" if name else "none for this model"
+                raise ValueError(f"transformers has {found}") from error
         _check_preprocessing(image_processor)
         return image_processor
     except (OSError, ImportError, *_ODD_SETTINGS) as error:
@@ -294,14 +316,21 @@ def check_model_config(checkpoint: Checkpoint, directory: str) -> Any:
         if not isinstance(settings, dict):
             raise ValueError(f"{CONFIG} holds no JSON object")
         refuse_other_families(repr(checkpoint), settings, CONFIG_MAPPING)
+        refuse_quantised(repr(checkpoint), settings)
         config = AutoConfig.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
-        label_names(config.id2label)
+        class_names(config)
     except (OSError, *_ODD_SETTINGS) as error:
-        raise ModelError(f"{checkpoint!r}: {_first_line(error)}") from error
+        raise ModelError(f"{checkpoint!r}: {_reason(error, directory, checkpoint)}") from error
     refuse_other_channels(repr(checkpoint), config)
     return config
+
+
+def _reason(error: BaseException, directory: str, checkpoint: Checkpoint) -> str:
+    """The first line of an error, without the folder that the files were put into for loading."""
+    name = checkpoint.origin.name if checkpoint.origin else "the checkpoint"
+    return _first_line(error).replace(f"{directory}/", "").replace(directory, name)
 
 
 def _first_line(error: BaseException) -> str:

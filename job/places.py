@@ -3,7 +3,7 @@
 import os
 from itertools import islice
 
-from job.archives import archive_of
+from job.archives import archive_of, without_copies
 from job.errors import ConfigError, StorageError
 from job.listing import list_objects, refuse_overlap
 from job.patience import DEFAULT_PATIENCE, Patience
@@ -59,7 +59,7 @@ def check_output(
     _refuse_read_only(output)
     place = locate(output, options, patience)
     if place.is_local:
-        _check_folder(output, place.path)
+        check_folder(f"OUTPUT {output}", place.path)
         return
     try:
         if isinstance(place.fs, S3):
@@ -73,12 +73,12 @@ def check_output(
             raise
         raise StorageError(f"OUTPUT {output} cannot be written: {explain(error)}") from error
     if is_file:
-        raise _no_folder(output, place.path)
+        raise _no_folder(f"OUTPUT {output}", place.path)
 
 
 def _refuse_read_only(output: str) -> None:
-    scheme, mark, _ = output.partition("://")
-    is_archive = bool(archive_of(output))
+    scheme, mark, _ = without_copies(output).partition("://")
+    is_archive = bool(archive_of(output)) and scheme != "dir"
     if is_archive or (mark and scheme in _READ_ONLY):
         what = "an archive" if is_archive else f"{scheme}://"
         raise ConfigError(
@@ -86,31 +86,38 @@ def _refuse_read_only(output: str) -> None:
         )
 
 
-def _check_folder(output: str, path: str) -> None:
-    """Look at the folder, or at the one in which it would be made."""
-    there = path
+def check_folder(named: str, path: str) -> None:
+    """Look at a local folder, or at the one in which it would be made; makes nothing.
+
+    Args:
+        named: what to call it in a message.
+        path: of the folder.
+
+    Raises:
+        StorageError: it may not be written, or a file is in the way.
+    """
+    there = os.path.abspath(path)
     while not os.path.lexists(there):
         there = os.path.dirname(there)
     if not os.path.isdir(there):
         if os.path.islink(there) and not os.path.exists(there):
             raise StorageError(
-                f"OUTPUT {output} cannot be written: {there} is a link that leads nowhere. Remove"
-                " it, or make the folder that it names"
+                f"{named} cannot be written: {there} is a link that leads nowhere. Remove it, or"
+                " make the folder that it names"
             )
-        raise _no_folder(output, there)
+        raise _no_folder(named, there)
     if not os.access(there, os.W_OK | os.X_OK):
         raise StorageError(
-            f"OUTPUT {output} cannot be written: permission denied ({there}). Give a folder that"
-            " this user may write"
+            f"{named} cannot be written: permission denied ({there}). Give a folder that this user"
+            " may write"
         )
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         raise StorageError(
-            f"OUTPUT {output} cannot be written: {there} is on a file system that is only read"
+            f"{named} cannot be written: {there} is on a file system that is only read"
         )
 
 
-def _no_folder(output: str, file: str) -> StorageError:
+def _no_folder(named: str, file: str) -> StorageError:
     return StorageError(
-        f"OUTPUT {output} cannot be written: a file is in the way ({file}). Give a folder for the"
-        " results"
+        f"{named} cannot be written: a file is in the way ({file}). Give a folder for the results"
     )

@@ -211,10 +211,11 @@ class SemanticSegmentationPredictor(Predictor):
                 f" {classes}. Correct id2label in its config.json"
             )
         if not torch.isfinite(logits).all():
+            precision = self._forward.precision
+            overflow = ", or overflow in this precision: try --precision float32"
             raise ModelError(
-                f"the model gives a plain grey picture scores that are not finite, in"
-                f" {self._forward.precision}. Its weights are damaged, or overflow in this"
-                " precision: try --precision float32"
+                f"the model gives a plain grey picture scores that are not finite, in {precision}."
+                f" Its weights are damaged{overflow if precision != 'float32' else ''}"
             )
 
     def _works_otherwise(self) -> bool:

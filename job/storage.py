@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from job import archives, web
+from job.archives import archive_of
 from job.errors import ChangedError as ChangedError
 from job.errors import ConfigError, StorageError
 from job.packing import unpacked
@@ -36,6 +37,9 @@ StorageOptions = dict[str, Any]
 # What is wrong with credentials before anybody was asked about them: options that do not fit.
 _OPTIONS = {"ConfigNotFound", "ConfigParseError", "PartialCredentialsError", "ProfileNotFound"}
 
+# What URIs may say of a filesystem, and no URI of an image does.
+_SECRETS = {"password", "token"}
+
 # Ends the name of a local file that is still being written; a writer that was killed leaves it.
 PARTIAL = ".partial"
 
@@ -48,11 +52,16 @@ class Location:
         fs: the filesystem.
         path: on it.
         archive: what a URI of a place within an archive ends with: ``::`` and where the archive is.
+        root: what its URIs begin with, up to the slash behind the host, where the filesystem would
+            leave the host out; passwords are no part of it.
+        base: the path that ``root`` stands for.
     """
 
     fs: AbstractFileSystem
     path: str
     archive: str = ""
+    root: str = ""
+    base: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -61,7 +70,10 @@ class Location:
     @property
     def uri(self) -> str:
         """What a person or another tool opens: a plain path when local, ``s3://…`` otherwise."""
-        uri = self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
+        if self.root:
+            uri = self.root + self.path.removeprefix(self.base).lstrip("/")
+        else:
+            uri = self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
         uri += self.archive
         # A file name's bytes that are no UTF-8: text that Arrow and JSON can hold.
         return uri.encode("utf-8", "backslashreplace").decode()
@@ -78,7 +90,16 @@ class Location:
 
     def at(self, path: str) -> "Location":
         """Another path on the same filesystem."""
-        return Location(self.fs, path, self.archive)
+        return replace(self, path=path)
+
+    def holds(self, uri: str) -> bool:
+        """Whether the filesystem is the one that a URI names."""
+        own = self.uri
+        if (scheme_of(uri), archive_of(uri)) != (scheme_of(own), self.archive):
+            return False
+        if self.root:
+            return uri.startswith(self.root)
+        return _meaning(uri)[1] == _meaning(own)[1]
 
     def exists(self) -> bool:
         return bool(self.fs.exists(self.path))
@@ -205,6 +226,7 @@ def locate(
     Raises:
         ConfigError: an unknown scheme, a scheme whose package is missing, or options that the
             filesystem does not take.
+        StorageError: it cannot be opened, or its URIs would not tell its files from another's.
     """
     if not uri:
         raise ConfigError("an empty path; give a folder or a URI (is a shell variable unset?)")
@@ -213,7 +235,7 @@ def locate(
     if scheme != "file":
         # A cached listing would hide what other workers have just written.
         arguments.setdefault("use_listings_cache", False)
-    archive = ""
+    archive = root = base = ""
     try:
         if scheme in S3.protocol:
             fs, path = S3(patience=patience, **arguments), S3._strip_protocol(uri)
@@ -224,6 +246,7 @@ def locate(
         else:
             uri, archive = archives.complete(uri, arguments)
             fs, path = fsspec.url_to_fs(uri, **arguments)
+            root, base = _root_of(fs, path, uri, archive)
     except ImportError as error:
         raise ConfigError(
             f"{uri}: reading {scheme}:// needs a package that is not installed ({error})"
@@ -242,7 +265,59 @@ def locate(
         if not isinstance(error, OSError) and kind_of(error) == "unknown":
             raise
         raise StorageError(f"{uri} cannot be opened: {explain(error)}") from error
-    return Location(fs, path.rstrip("/") or "/", archive)
+    return Location(fs, path.rstrip("/") or "/", archive, root, base)
+
+
+def scheme_of(uri: str) -> str:
+    """What a URI begins with, ``file`` for a path."""
+    scheme, mark, _ = uri.partition("://")
+    return scheme if mark and "/" not in scheme else "file"
+
+
+def _root_of(fs: AbstractFileSystem, path: str, uri: str, archive: str) -> tuple[str, str]:
+    """:attr:`Location.root` and :attr:`Location.base` of a filesystem.
+
+    Args:
+        fs: the filesystem.
+        path: on it.
+        uri: both, as they were given.
+        archive: the archive's part of it.
+
+    Raises:
+        StorageError: whatever its URIs began with, they would not name the same.
+    """
+    own = archives.without_copies(uri).removesuffix(archive)
+    if "::" in own or (archives.is_within(uri) and not archive):
+        raise StorageError(
+            f"{uri}: the URIs of files there would not say what they are in. Name an archive behind"
+            " the folder in it, as in zip://FOLDER::ARCHIVE"
+        )
+    scheme, mark, rest = own.partition("://")
+    named, told = _meaning(own)
+    public = {name: value for name, value in told.items() if name not in _SECRETS}
+    host = rest.partition("/")[0]
+    if public != told:
+        host = re.sub(":.*@", "@", host)
+    begin = f"{scheme}{mark}{host}/"
+    # Azure's paths begin with the container, which its hosts do as well: container@account.
+    for root, base in ("", ""), (begin, ""), (begin, path.partition("/")[0]):
+        same = Location(fs, path, root=root, base=base).uri
+        if _meaning(same) == (named, public):
+            return root, base
+    raise StorageError(
+        f"{uri}: the URIs of files there would not say where they are. Give what tells the place"
+        f" of {scheme}:// in --storage-options, or copy the files to a folder or a bucket"
+    )
+
+
+def _meaning(uri: str) -> tuple[str, dict[str, Any]]:
+    """A URI's path on its filesystem, and what it says of that: a host, a user, a repository."""
+    of_scheme = fsspec.get_filesystem_class(scheme_of(uri))
+    path = str(of_scheme._strip_protocol(uri)).strip("/")
+    try:
+        return path, dict(of_scheme._get_kwargs_from_urls(uri))
+    except (LookupError, ValueError):  # it says nothing
+        return path, {}
 
 
 def as_named(path: str) -> str:

@@ -1,6 +1,7 @@
-"""Web: one object of an HTTP server, whole, if it is still the one that was listed."""
+"""Web: what a URL names, and that object, whole, if it is still the one that was listed."""
 
 from typing import Any
+from urllib.parse import unquote
 
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
@@ -8,6 +9,13 @@ from fsspec.implementations.http import HTTPFileSystem
 from job.errors import ChangedError, ImageError
 
 _CHUNK = 1 << 20
+
+
+def plain(uri: str) -> str:
+    """A URL as a path: its query left out and its escapes undone; any other URI as it is."""
+    if not uri.startswith(("http://", "https://")):
+        return uri
+    return unquote(uri.partition("?")[0].partition("#")[0])
 
 
 def fetch(

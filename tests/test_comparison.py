@@ -1,17 +1,20 @@
 """Comparisons: rates that mean something, a table and a chart of them."""
 
+import io
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from job import summary
+from job import cli, summary
+from job import comparison as comparison_module
 from job.chart import draw
 from job.comparison import BASELINE, CAREFUL, Comparison, Timing, compare, steady_rate, timed
 from job.errors import JobError
@@ -78,6 +81,61 @@ def test_chart_is_a_picture(comparison: Comparison, tmp_path: Path) -> None:
     with Image.open(tmp_path / "chart.png") as chart:
         assert chart.width > 600
         assert len(chart.convert("RGB").getcolors(1 << 20) or []) > 3
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), (9, 99, 199)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """The exit code and the sentence of a comparison that must not get as far as Ray."""
+
+    def find_place(address: str | None) -> NoReturn:
+        raise AssertionError("Ray was looked for")
+
+    monkeypatch.setattr(comparison_module, "find_place", find_place)
+    monkeypatch.chdir(tmp_path)
+
+    def compare_with(files: dict[str, bytes], *options: str) -> tuple[int, str]:
+        (tmp_path / "in").mkdir()
+        for name, data in files.items():
+            (tmp_path / "in" / name).write_bytes(data)
+        before = sorted(tmp_path.iterdir())
+        code = cli.main(["compare", "in", *options])
+        assert sorted(tmp_path.iterdir()) == before, "it has made something"
+        return code, capsys.readouterr().err
+
+    return compare_with
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "code", "says"),
+    [
+        ({"a.png": picture()}, ["--images", "0"], 2, "--images 0: give a number from 1 on"),
+        ({"a.png": picture()}, ["--rounds", "-1"], 2, "--rounds -1: give a number from 1 on"),
+        ({"Thumbs.db": b"x"}, [], 3, "no image is there"),
+        ({"a.txt": b"x"}, [], 3, "no image is there"),
+        ({"a.png": picture(), "b.jpg": b"x", "c.txt": b""}, [], 3, "in/b.jpg: not an image"),
+        ({"a.png": picture(), "b.png": picture()[:45]}, [], 3, "in/b.png: "),
+        ({"a.png": picture()}, ["--output", "in/a.png"], 3, "a file is in the way"),
+        ({"a.png": picture()}, ["--output", "in/a.png/out"], 3, "a file is in the way"),
+        ({"a.png": picture()}, ["--output", "s3://bucket/x"], 2, "expected a local folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_before_ray_starts(
+    refused: Callable[..., tuple[int, str]],
+    files: dict[str, bytes],
+    options: list[str],
+    code: int,
+    says: str,
+) -> None:
+    found, said = refused(files, *options)
+    assert (found, says in said) == (code, True), said
 
 
 @pytest.fixture(scope="module")

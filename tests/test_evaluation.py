@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from job import cli, schema, summary
+from job.annotations import match
 from job.dataset_card import write_card
 from job.errors import ConfigError, JobError, StorageError
 from job.evaluation import evaluate
@@ -145,6 +146,45 @@ def test_doubt_is_refused_with_both_files_named(
         assert name in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("images", "root", "files", "truth", "pairs"),
+    [
+        # One side has no folders: names are all there is.
+        (["/in/a/x.jpg", "/in/b/y.jpg"], "/in", ["/t/x.png"], "/t", {"/in/a/x.jpg": "/t/x.png"}),
+        (["/in/x.jpg"], "/in", ["/t/a/x.png"], "/t", {"/in/x.jpg": "/t/a/x.png"}),
+        (["/in/a/x.jpg"], "/in", ["/t/x.png"], "/t/*.png", {"/in/a/x.jpg": "/t/x.png"}),
+        (["/in/a/x.jpg"], "/in", ["/t/x.png"], "/t/x.png", {"/in/a/x.jpg": "/t/x.png"}),
+        # A folder that agrees is enough, and then those that do not count for nothing.
+        (
+            ["/d/images/va/x.jpg", "/d/images/va/y.jpg"],
+            "/d",
+            ["/d/ann/va/x.png", "/d/ann/tr/y.png"],
+            "/d/ann",
+            {"/d/images/va/x.jpg": "/d/ann/va/x.png"},
+        ),
+        # Names and folders on the web are escaped, and have queries.
+        (["http://h/i/a%20b.jpg?v=2"], "http://h/i", ["/t/a b.png"], "/t", "all"),
+        (["http://h/my%20i/a/x.jpg"], "http://h/my%20i/", ["/t/a/x.png"], "/t", "all"),
+        (["/in/a b/x.jpg"], "/in", ["http://h/my%20t/a%20b/x.png"], "http://h/my%20t", "all"),
+        (["zip://a/x.jpg::/a.zip"], "simplecache::zip://::/a.zip", ["/t/a/x.png"], "/t", "all"),
+    ],
+)
+def test_pairs_are_those_that_folders_do_not_speak_against(
+    images: list[str], root: str, files: list[str], truth: str, pairs: Any
+) -> None:
+    expected = dict(zip(images, files, strict=True)) if pairs == "all" else pairs
+    assert match(images, [root], files, truth) == expected
+
+
+@pytest.mark.parametrize("truth", ["/d/ann", "/d/ann/*/*.png", "/d/ann/tr", "/d/a"])
+def test_a_name_that_is_the_same_in_another_folder_is_no_pair(truth: str) -> None:
+    images = ["/d/images/val/1.jpg", "/d/images/val/2.jpg"]
+    files = ["/d/ann/train/1.png", "/d/ann/train/2.png"]
+    said = r"train/1\.png has the name of /d/images/val/1\.jpg, and is in another folder.*--truth"
+    with pytest.raises(ConfigError, match=said):
+        match(images, ["/d/images"], files, truth)
+
+
 def test_what_lies_beside_annotations_is_left_alone(output: Location, tmp_path: Path) -> None:
     write_output(output, {"/in/x.jpg": ids(1)}, "/in")
     files = {"x.png": grey(ids(1)), "x.json": b"{}", "x.jpg": b"preview", "README.md": b""}
@@ -170,12 +210,14 @@ def colours() -> bytes:
     ("data", "says"),
     [
         (colours(), "mode RGB is not a map of class ids"),
-        (b"", "is no annotation"),
-        (b"\xff\xd8\xff\xe0 a JPEG", "is no annotation"),
+        (b"", "is no annotation: it is empty. A PNG is expected"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "is no annotation: it is no PNG. A PNG is expected"),
+        (b"II*\0 a TIFF", "is no annotation: it is no PNG. A PNG is expected"),
+        (grey(ids(1))[:40], "begins like a PNG, but its header is damaged. A PNG is expected"),
         (grey(ids(1))[:60], "is no annotation"),
         (grey(np.zeros((3, 4))), "the annotation is 4×3, the map 8×6"),
     ],
-    ids=["colours", "empty", "JPEG", "cut", "size"],
+    ids=["colours", "empty", "JPEG", "TIFF", "header", "cut", "size"],
 )
 def test_an_annotation_that_cannot_be_compared_is_named(
     output: Location, tmp_path: Path, data: bytes, says: str
@@ -185,6 +227,8 @@ def test_an_annotation_that_cannot_be_compared_is_named(
     with pytest.raises(StorageError, match=says) as refused:
         evaluate(output, truth)
     assert str(refused.value).startswith(f"{truth}/x.png")
+    assert "Error" not in str(refused.value)
+    assert "BytesIO" not in str(refused.value)
 
 
 def test_a_map_that_is_damaged_is_named(output: Location, tmp_path: Path) -> None:
@@ -240,16 +284,18 @@ def test_pixels_that_do_not_count_stay_so_when_labels_are_reduced(
     assert scores.pixel_accuracy == 1.0
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [1, 2, 4])
 def test_grey_annotations_of_few_bits_are_read_as_they_are(
     output: Location, tmp_path: Path, bits: int
 ) -> None:
     """Pillow stretches their values to 8 bits."""
-    few = ids(1, classes=4)
+    few = ids(1, classes=min(4, 2**bits))
     write_output(output, {"/in/x.jpg": few}, "/in")
     Path(tmp_path / "truth").mkdir()
     png = png_of_few_bits(few, bits)
-    assert np.asarray(Image.open(io.BytesIO(png))).max() == 3 * (255 // (2**bits - 1))
+    assert np.asarray(Image.open(io.BytesIO(png)).convert("L")).max() == few.max() * (
+        255 // (2**bits - 1)
+    )
     truth = write_truth(tmp_path / "truth", {"x.png": png})
     assert evaluate(output, truth).pixel_accuracy == 1.0
 
@@ -297,6 +343,15 @@ def test_truth_on_s3_is_found_and_named(s3: S3) -> None:
     (locate("s3://bucket/truth") / "b/x.png").write_bytes(colours())
     with pytest.raises(StorageError, match=r"s3://bucket/truth/b/x\.png is no annotation"):
         evaluate(output, "s3://bucket/truth")
+
+
+def test_an_output_without_anything_to_compare_is_said(output: Location, tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth", {"x.png": grey(ids(1))})
+    with pytest.raises(StorageError, match=rf"OUTPUT {output.uri} has no manifest: no run has beg"):
+        evaluate(output, truth)
+    write_output(output, {}, "/in", unmapped=("/in/x.jpg",))
+    with pytest.raises(StorageError, match=rf"OUTPUT {output.uri} has no maps"):
+        evaluate(output, truth)
 
 
 def test_no_annotation_at_all_is_said(output: Location, tmp_path: Path) -> None:

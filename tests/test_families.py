@@ -259,6 +259,40 @@ def test_weights_of_other_formats_are_named(
         assert name in said
 
 
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "(bitsandbytes)"),
+        ({"bits": 4}, "(quantization_config in config.json)"),
+        ("gptq", "(quantization_config in config.json)"),
+    ],
+)
+def test_quantised_weights_are_refused_by_name(folder: Path, how: Any, says: str) -> None:
+    changed(folder / "config.json", quantization_config=how)
+    assert all(f"has quantised weights {says}" in said for said in refusals(folder))
+    changed(folder / "config.json", quantization_config=None)
+    assert load_model(Checkpoint.from_directory(folder))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{"0": "a", "2": "c", "3": "d", "4": "e", "7": "h"}, {str(n): "x" for n in range(1, 6)}],
+)
+def test_class_numbers_with_gaps_are_refused(folder: Path, names: dict[str, str]) -> None:
+    changed(folder / "config.json", id2label=names)
+    for said in refusals(folder):
+        assert f"id2label names 5 classes and counts up to {max(map(int, names))}:" in said
+    model = AutoModelForSemanticSegmentation.from_pretrained(folder)
+    with pytest.raises(ModelError, match="id2label names 5 classes"):
+        SemanticSegmentationPredictor(model.eval(), load_image_processor(str(folder)))
+
+
+def test_the_one_class_of_a_model_may_have_any_number(tmp_path: Path) -> None:
+    directory = make_model(tmp_path, labels=("road",))
+    changed(directory / "config.json", id2label={"7": "road"})
+    assert ModelCard.of(Checkpoint.from_model(str(directory))).labels == ("background", "road")
+
+
 @pytest.mark.parametrize("channels", [1, 4, 13])
 def test_a_model_of_other_than_three_channels_is_refused(folder: Path, channels: int) -> None:
     changed(folder / "config.json", num_channels=channels)
@@ -277,8 +311,15 @@ def test_shards_load_and_a_shard_that_is_not_there_is_named(tmp_path: Path) -> N
     for one, other in zip(whole.parameters(), sharded.parameters(), strict=True):
         assert torch.equal(one, other)
     shards[0].unlink()
-    with pytest.raises(ModelError, match=r"cannot be loaded: .*model-00001-of"):
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*model-00001-of") as refused:
         load_model(Checkpoint.from_model(str(directory)))
+    assert "/checkpoint-" not in str(refused.value), "the folder is one of ours"
+
+
+def test_weights_of_an_odd_name_are_missed_in_the_folder_that_was_given(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    with pytest.raises(ModelError, match=rf"no file named .* in directory {folder}\."):
+        load_model(Checkpoint.from_model(str(folder)))
 
 
 def test_a_head_of_another_size_is_refused_with_both_shapes(folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from job.outage import Fault
 from job.packing import unpacked
 from job.s3 import Patience
 from job.storage import Location, locate
+from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 from tests.faults import FaultyProxy, Refusal, Request
 from tests.servers import serving_folder
@@ -300,6 +301,15 @@ def test_images_are_read_from_the_archive_that_each_names(kind: str, tmp_path: P
         outcomes = list(pool.map(fetcher.fetch, objects * 4))
     expected = [f"{name} {number}" * 1000 for name in ("one", "two") for number in range(6)]
     assert read(outcomes) == expected * 4
+
+
+def test_images_of_an_earlier_host_are_not_read_from_the_new_one() -> None:
+    for host in ("one", "two"):
+        (locate(f"hosted://{host}/in") / "a.jpg").write_bytes(host.encode())
+    (earlier,), (now,) = listed_in("hosted://one/in"), listed_in("hosted://two/in")
+    assert earlier.uri != now.uri
+    fetcher = pickle.loads(pickle.dumps(Fetcher(locate("hosted://two/in"), witnesses=[now])))
+    assert read(through(fetcher, [earlier, now, earlier])) == ["one", "two", "one"]
 
 
 # Packed objects

@@ -13,6 +13,7 @@ from job.errors import ConfigError, StorageError
 from job.left_out import LeftOut
 from job.listing import list_objects, refuse_overlap
 from job.storage import Location, locate
+from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 
 STRANGE = ["a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "[i].jpg", "j\nk.jpg", "ü🎈.jpg", "l*.jpg"]
@@ -304,6 +305,9 @@ def test_overlap_on_s3_is_by_key_and_by_bucket(s3: S3) -> None:
 
 def test_the_same_path_on_another_storage_is_no_overlap(tmp_path: Path) -> None:
     refuse_overlap(locate(str(tmp_path)), locate(f"memory://{tmp_path}/out"))
+    refuse_overlap(locate("hosted://one/in"), locate("hosted://two/in/out"))
+    with pytest.raises(ConfigError, match="inside INPUT hosted://one/in"):
+        refuse_overlap(locate("hosted://one/in"), locate("hosted://one/in/out"))
 
 
 def test_a_storage_that_does_not_answer_is_a_storage_error() -> None:

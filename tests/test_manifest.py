@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import fsspec
@@ -17,7 +18,7 @@ from job.manifest import Manifest, freeze
 from job.manifest_source import ManifestSource
 from job.storage import Location, locate
 from tests.conftest import S3
-from tests.servers import serving_folder
+from tests.servers import serving, serving_folder
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -139,6 +140,33 @@ def test_sizes_that_a_storage_does_not_tell_are_unknown_and_not_zero(
     assert images.rows["size"].to_pylist() == [None] * 3
     assert images.size == 0
     assert freeze(str(tmp_path / "in"), output, {}).images == 6, "known sizes go beside them"
+
+
+def test_links_of_a_web_folder_are_images_by_the_paths_in_them(output: Location) -> None:
+    listing = """<a href="?C=N;O=D">Name</a> <a href="/">up</a> <a href="a.jpg">a</a>
+        <a href="e.jpg?v=2">e</a> <a href="q%3Fr%2Ejpg">q</a> <a href="Thumbs.db?v=1">t</a>
+        <a href="page?of=a.jpg">page</a>"""
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(listing.encode())
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with serving(Server) as address:
+        images = freeze(f"{address}/i/", output, {})
+    names = [uri.removeprefix(f"{address}/i/") for uri in images.rows["uri"].to_pylist()]
+    assert names == ["a.jpg", "e.jpg?v=2", "q%3Fr%2Ejpg"]
+    assert str(images.left_out) == (
+        "1 object without an image's name (page?of=a.jpg),"
+        " 1 file of an operating system (Thumbs.db)"
+    )
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

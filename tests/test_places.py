@@ -50,12 +50,18 @@ def test_an_input_that_is_not_there_is_found_out(source: Path, s3: S3) -> None:
     ("output", "words"),
     [
         ("zip://out::photos.zip", "an archive cannot be written"),
+        ("simplecache::zip://out::photos.zip", "an archive cannot be written"),
+        ("simplecache::https://127.0.0.1:1/out", "https:// cannot be written"),
         ("https://127.0.0.1:1/out", "https:// cannot be written"),
     ],
 )
 def test_an_output_that_is_only_read_is_refused(output: str, words: str, source: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         open_places(str(source), output)
+
+
+def test_a_folder_of_another_filesystem_is_no_archive(tmp_path: Path) -> None:
+    check_output(f"dir://out::file://{tmp_path}")
 
 
 def test_an_output_that_cannot_be_made_is_refused(source: Path, tmp_path: Path, s3: S3) -> None:

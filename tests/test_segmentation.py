@@ -411,7 +411,7 @@ def test_a_model_that_refuses_a_plain_picture_is_refused_when_it_is_loaded(
     [
         (lambda logits: logits[:, :4], "scores for 4 classes, and its id2label names 5"),
         (lambda logits: logits[:, :1], "scores for 1 classes, and its id2label names 5"),
-        (lambda logits: logits * torch.inf, "not finite, in float32"),
+        (lambda logits: logits * torch.inf, r"not finite, in float32\. Its weights are damaged$"),
     ],
 )
 def test_scores_that_do_not_fit_the_labels_are_found_when_the_model_is_loaded(
@@ -420,6 +420,16 @@ def test_scores_that_do_not_fit_the_labels_are_found_when_the_model_is_loaded(
     plain = stock(loaded[0])
     forward = replace(plain, scores=lambda pixels: change(plain.scores(pixels)))
     with pytest.raises(ModelError, match=says):
+        SemanticSegmentationPredictor(*loaded, forward=forward)
+
+
+def test_scores_that_overflow_in_half_precision_may_not_in_float32(
+    loaded: tuple[Any, Any],
+) -> None:
+    plain = stock(loaded[0])
+    scores = lambda pixels: plain.scores(pixels) * torch.inf  # noqa: E731
+    forward = replace(plain, scores=scores, precision="bfloat16")
+    with pytest.raises(ModelError, match=r"in bfloat16.* or overflow.*--precision float32$"):
         SemanticSegmentationPredictor(*loaded, forward=forward)
 
 
@@ -569,13 +579,21 @@ def test_a_processor_that_is_not_named_is_that_of_the_model(folder: Path) -> Non
     assert type(load_image_processor(str(folder))).__name__ == "SegformerImageProcessorPil"
 
 
-@pytest.mark.parametrize("name", ["NoSuchImageProcessor", ""])
-def test_a_processor_of_an_unknown_name_is_a_model_error(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("NoSuchImageProcessor", "transformers has no image processor 'NoSuchImageProcessor'"),
+        ("", "transformers has none for this model"),
+    ],
+)
+def test_a_processor_of_an_unknown_name_is_a_model_error(
+    folder: Path, name: str, says: str
+) -> None:
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "config.json").unlink()
     settings["image_processor_type"] = name
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    with pytest.raises(ModelError, match="image processor cannot be loaded"):
+    with pytest.raises(ModelError, match=f"image processor cannot be loaded: {says}$"):
         load_image_processor(str(folder))
 
 

@@ -5,13 +5,17 @@ import pickle
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.ftp import FTPFileSystem
+from fsspec.implementations.github import GithubFileSystem
 
-from job.errors import ConfigError, JobError
+from job.errors import ConfigError, JobError, StorageError
 from job.listing import StoredObject, list_objects
 from job.storage import ChangedError, explain, locate
+from tests import hosted as hosted  # registers hosted://, contained:// and repository://
 from tests.conftest import S3
 
 
@@ -99,6 +103,89 @@ def test_storage_options_reach_the_filesystem(s3: S3) -> None:
     place = locate("s3://bucket/options", options)
     (place / "x").write_bytes(b"1")
     assert (place / "x").read_bytes() == b"1"
+
+
+# Hosts and archives in URIs
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("hosted://one/in", "hosted://one/in/a.jpg"),
+        ("hosted://one", "hosted://one/a.jpg"),
+        ("hosted://one:99/in/", "hosted://one:99/in/a.jpg"),
+        ("hosted://me:pa@ss@one/in", "hosted://me@one/in/a.jpg"),
+        ("hosted:///in", "hosted:///in/a.jpg"),
+        ("contained://box@one/in", "contained://box@one/in/a.jpg"),
+        ("contained://box@box/", "contained://box@box/a.jpg"),
+        ("contained://box/in", "contained://box/in/a.jpg"),
+        ("repository://in", "repository://in/a.jpg"),
+        ("repository://one:in", "repository://one:in/a.jpg"),
+        ("memory://in", "memory:///in/a.jpg"),
+        ("http://me:word@host/in", "http://me:word@host/in/a.jpg"),
+        ("simplecache::memory://in", "memory:///in/a.jpg"),
+        ("filecache::http://host/in", "http://host/in/a.jpg"),
+        ("simplecache::hosted://one/in", "hosted://one/in/a.jpg"),
+        ("hf://datasets/a/b@main/in", "hf://datasets/a/b@main/in/a.jpg"),
+    ],
+)
+def test_a_uri_has_the_host_that_the_filesystem_would_leave_out(uri: str, named: str) -> None:
+    place = locate(uri)
+    assert (place / "a.jpg").uri == named
+    assert place.holds(named)
+    if "ss@" not in uri:
+        assert (locate(place.uri) / "a.jpg").uri == named
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("ftp://host:21/in", "ftp://host:21/in/a.jpg"),
+        ("webhdfs://node:9870/in", "webhdfs://node:9870/in/a.jpg"),
+        ("github://org:repo@main/in", "github://org:repo@main/in/a.jpg"),
+        ("github://org:repo@main", "github://org:repo@main/a.jpg"),
+    ],
+)
+def test_so_it_is_with_those_of_fsspec(
+    uri: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FTPFileSystem, "_connect", lambda self: None)
+    monkeypatch.setattr(FTPFileSystem, "__del__", lambda self: None)
+    monkeypatch.setattr(GithubFileSystem, "ls", lambda self, path: [])
+    assert (locate(uri) / "a.jpg").uri == named
+
+
+@pytest.mark.parametrize(
+    ("uri", "options"),
+    [
+        ("repository:///far/one:in", {}),
+        ("hosted://one/in?version=2", {}),
+        ("hosted://one/a::b", {}),
+        ("dir::memory://in", {}),
+        ("zip://in", {"fo": "a.zip", "target_protocol": "file"}),
+    ],
+)
+def test_a_place_that_uris_cannot_name_is_refused(
+    uri: str, options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        archive.writestr("in/a.jpg", b"x")
+    with pytest.raises(StorageError, match="the URIs of files there would not say"):
+        locate(uri, options)
+
+
+@pytest.mark.parametrize("copies", ["", "simplecache::", "filecache::", "simplecache://::"])
+def test_copies_of_an_archive_are_no_part_of_its_files_names(copies: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/a.jpg", b"an image")
+    place = locate(f"{copies}zip://in::{tmp_path}/a.zip")
+    (found,) = list_objects(f"{copies}zip://in::{tmp_path}/a.zip")
+    uri = place.at(found.path).uri
+    assert uri == f"zip://in/a.jpg::{tmp_path}/a.zip"
+    assert place.holds(uri)
+    assert not place.holds(uri.replace("a.zip", "b.zip"))
+    assert place.fetch(uri, None, None) == b"an image"
 
 
 # Tags

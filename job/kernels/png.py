@@ -89,7 +89,7 @@ def decode_map(png: bytes) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _loaded(png)
-    if image.mode not in ("P", "L", "I;16"):
+    if image.mode not in ("1", "P", "L", "I;16"):
         raise ValueError(
             f"a PNG of mode {image.mode} is not a map of class ids; "
             "pass one that is paletted, or greyscale with 8 or 16 bits"
