@@ -8,11 +8,9 @@ import ray
 
 from job.commits import Commits
 from job.progress import Snapshot
+from job.receipts import PREDICTING
 from job.resources import Allotment
 from job.storage import Location, take_retries
-
-# The stages that predictors run; all others are tasks on the cluster's CPUs.
-PREDICTING = ("normalise", "forward", "upsample")
 
 
 @dataclass(frozen=True)

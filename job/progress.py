@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from job.guard import Ledger
 from job.outage import Fault, Outage, Verdict
 from job.presentable import presentable
-from job.wording import counted
+from job.wording import counted, duration
 
 Style = Literal["auto", "bar", "lines", "none"]
 
@@ -225,7 +225,8 @@ def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") 
     share = 100 * snapshot.done // remaining if remaining else 100
     parts = [f"{snapshot.done:,} of {counted(remaining, 'image')} ({share} %)"]
     if snapshot.done and elapsed > 0:
-        rate = snapshot.done / elapsed
+        # Start-up does not come again: it has no part in what is left, once that can be told.
+        rate = snapshot.steady or snapshot.done / elapsed
         parts.append(f"{rate:.1f} images/s")
         parts.append(f"{duration((remaining - snapshot.done) / rate)} left")
     if waiting or not snapshot.done:
@@ -234,16 +235,6 @@ def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") 
     if failed:
         parts.append(f"{failed:,} error{'s' if failed > 1 else ''}")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``42 s``, ``3 min 20 s``, ``5 h 07 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _looks(

@@ -1,17 +1,19 @@
 """Summary: a receipt as a few lines a person reads."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from job.comparison import BASELINE, Comparison
-from job.evaluation import Scores
-from job.measures import PREDICTING
-from job.pipeline import Plan
 from job.presentable import presentable
-from job.progress import duration
-from job.receipts import Receipt
-from job.resources import Cluster, request
-from job.verification import KINDS, Verdict
-from job.wording import counted
+from job.receipts import PREDICTING, Receipt
+from job.wording import counted, duration
+
+if TYPE_CHECKING:
+    from job.comparison import Comparison
+    from job.evaluation import Scores
+    from job.pipeline import Plan
+    from job.resources import Cluster
+    from job.verification import Verdict
 
 
 def of_run(receipt: Receipt, output: str) -> str:
@@ -118,7 +120,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.6g} %"
 
 
-def of_plan(plan: Plan) -> str:
+def of_plan(plan: "Plan") -> str:
     """What a run would do."""
     images, labels = plan.images, len(plan.model.labels)
     size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
@@ -134,8 +136,10 @@ def of_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _cluster(cluster: Cluster) -> str:
+def _cluster(cluster: "Cluster") -> str:
     """What a cluster has, and may grow to."""
+    from job.resources import request
+
     nodes = len(cluster.nodes)
     now = request(cluster.cpus, cluster.gpus) if nodes else "no node that takes tasks is up"
     if nodes:
@@ -149,7 +153,7 @@ def _cluster(cluster: Cluster) -> str:
     return f"{now}; may grow to {most}: at most {', '.join(kinds)}"
 
 
-def of_scores(scores: Scores) -> str:
+def of_scores(scores: "Scores") -> str:
     """How good maps are: the two figures, then a line for each class."""
     lines = [
         f"pixel accuracy {scores.pixel_accuracy:.4f}, mIoU {scores.mean_iou:.4f}"
@@ -174,11 +178,13 @@ def of_scores(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def of_comparison(comparison: Comparison) -> str:
+def of_comparison(comparison: "Comparison") -> str:
     """The architectures as a table, speed-up over the notebook's BatchPredictor.
 
     Rates that are of no steady state are marked, and said to be.
     """
+    from job.comparison import BASELINE
+
     rows = [("", "images/s", "first map", "peak memory", "equal pixels", "speed-up")]
     for timing in comparison.timings:
         rows.append(
@@ -210,8 +216,10 @@ def of_comparison(comparison: Comparison) -> str:
     )
 
 
-def of_verdict(verdict: Verdict) -> str:
+def of_verdict(verdict: "Verdict") -> str:
     """What an OUTPUT holds and what is wrong with it, the first few offenders named."""
+    from job.verification import KINDS
+
     lines = [
         f"{counted(verdict.images, 'image')}: {counted(verdict.maps, 'map')},"
         f" {counted(verdict.open_errors, 'error')},"

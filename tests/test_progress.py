@@ -38,6 +38,7 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
         (Snapshot(), 2000, 0.0, "0 of 2,000 images (0 %), starting up"),
         (Snapshot(maps=500), 2000, 100.0, "500 of 2,000 images (25 %), 5.0 images/s, "),
         (Snapshot(maps=500), 2000, 100.0, "5 min 00 s left"),
+        (Snapshot(maps=500, steady=15.0), 2000, 100.0, "(25 %), 15.0 images/s, 1 min 40 s left"),
         (Snapshot(maps=499, errors=Counter(empty=1)), 500, 10.0, "500 of 500 images (100 %)"),
         (Snapshot(maps=499, errors=Counter(empty=1)), 500, 10.0, "0 s left, 1 error"),
         (Snapshot(errors=Counter(empty=1, cut=1999)), 9999, 1.0, ", 2,000 errors"),
