@@ -47,6 +47,7 @@ TABLE = [
     ("mobilevit", "bfloat16", 1),
     ("mobilevitv2", "bfloat16", 2),
     ("mobilevitv2", "float32", 300),
+    ("mobilevitv2", "float16", 1),
 ]
 
 
