@@ -18,6 +18,7 @@ from job.presentable import presentable
 from job.wording import counted, duration
 
 Style = Literal["auto", "bar", "lines", "none"]
+_TELLING = 5.0  # seconds from the first maps on: several predictors have their first together
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Snapshot:
         spans: seconds from the first to the last report of each stage.
         retries: requests to storage that were made again.
         first_map: seconds until the first maps were written; 0 when none were.
+        at_first: images that were done by then.
+        under_way: seconds since then.
         steady: images per second from then on; 0 when all were written at once.
         arrived: predictors that have found a place, with their model loaded or not.
         begun: whether images have begun to be loaded.
@@ -46,6 +49,8 @@ class Snapshot:
     spans: dict[str, float] = field(default_factory=dict)
     retries: int = 0
     first_map: float = 0.0
+    at_first: int = 0
+    under_way: float = 0.0
     steady: float = 0.0
     arrived: int = 0
     begun: bool = False
@@ -153,9 +158,11 @@ class Tally:
         total.arrived, total.begun = len(self._arrived), self._begun
         total.maps, total.errors = self._maps, +self._errors
         if self._first is not None:
-            total.first_map, at_first = self._first
+            total.first_map, total.at_first = self._first
+            total.under_way = time.monotonic() - self._started - total.first_map
             if len(self._committed) > 1:
-                total.steady = (total.done - at_first) / max(self._last - total.first_map, 1e-9)
+                between = max(self._last - total.first_map, 1e-9)
+                total.steady = (total.done - total.at_first) / between
         return total
 
 
@@ -225,8 +232,7 @@ def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") 
     share = 100 * snapshot.done // remaining if remaining else 100
     parts = [f"{snapshot.done:,} of {counted(remaining, 'image')} ({share} %)"]
     if snapshot.done and elapsed > 0:
-        # Start-up does not come again: it has no part in what is left, once that can be told.
-        rate = snapshot.steady or snapshot.done / elapsed
+        rate = _rate(snapshot, elapsed)
         parts.append(f"{rate:.1f} images/s")
         parts.append(f"{duration((remaining - snapshot.done) / rate)} left")
     if waiting or not snapshot.done:
@@ -235,6 +241,13 @@ def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") 
     if failed:
         parts.append(f"{failed:,} error{'s' if failed > 1 else ''}")
     return ", ".join(parts)
+
+
+def _rate(snapshot: Snapshot, elapsed: float) -> float:
+    """Images per second; without start-up, which does not come again, once that can be told."""
+    later = snapshot.done - snapshot.at_first
+    is_telling = later and snapshot.under_way >= _TELLING
+    return later / snapshot.under_way if is_telling else snapshot.done / elapsed
 
 
 def _looks(
