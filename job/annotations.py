@@ -3,7 +3,8 @@
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 import numpy as np
 from PIL import UnidentifiedImageError
@@ -27,22 +28,24 @@ def match(
     """The annotation of each image that has one.
 
     An annotation belongs to the image with the same path, extension aside: the image's below
-    INPUT, the annotation's below TRUTH. Where that is so for no image at all, an annotation belongs
-    to the image of the same name in a folder of the same name, of several to the one with which
-    more folders agree. The name alone is enough where images or annotations are in no folders.
+    INPUT, the annotation's below TRUTH. Where that is so for no image at all, whole paths may
+    differ in one place where one of them has a single folder (``s1/images/1.jpg`` and
+    ``s1/masks/1.png``). Where that is so for none either, it is enough that an image's path ends in
+    the annotation's below TRUTH. Of several the one belongs whose folders agree most, from the file
+    upward.
 
     Args:
         images: URIs.
         roots: what the images were listed under, as URIs; globs as well.
-        annotations: paths of files at or below ``truth``.
-        truth: path of the folder of annotations.
+        annotations: URIs or paths of files at or below ``truth``.
+        truth: URI or path of the folder of annotations.
 
     Returns:
-        Paths of annotations by the images' URIs.
+        Annotations, as they were given, by the images' URIs.
 
     Raises:
         ConfigError: more than one annotation could be an image's, or the other way round; or
-            names are the same, and all folders are others.
+            names are the same, and folders speak against each pair.
     """
     folders = _folders(images, roots)
     wanted: defaultdict[str, list[str]] = defaultdict(list)
@@ -57,21 +60,21 @@ def match(
         (wanted[name], {path: _parts(_under_truth(path, truth)) for path in _alone(paths)})
         for name, paths in named.items()
     ]
-    found = _settled(_by_path(uris, folders, below) for uris, below in groups)
-    if found or not groups:
-        return found
-    images_are_flat = all(_is_directly_in(uri, folders) for uris, _ in groups for uri in uris)
-    truth_is_flat = all(len(parts) == 1 for _, below in groups for parts in below.values())
-    least = 1 if images_are_flat or truth_is_flat else 2
-    found = _settled(_by_name(uris, below, least) for uris, below in groups)
-    if not found:
-        uris, below = groups[0]
-        raise ConfigError(
-            f"{next(iter(below))} has the name of {uris[0]}, and is in another folder. Lay"
-            " annotations out in the same folders as the images, or give --truth the folder that"
-            " they are directly in"
-        )
-    return found
+    for claims in (
+        (_by_path(uris, folders, below) for uris, below in groups),
+        (_by_name(uris, below, _differ_in_one_place) for uris, below in groups),
+        (_by_name(uris, below, _ends_in) for uris, below in groups),
+    ):
+        found = _settled(claims)
+        if found or not groups:
+            return found
+    uris, below = groups[0]
+    remedy = "Lay annotations out in the same folders as the images"
+    if len({posixpath.dirname(_file(path)) for _, paths in groups for path in paths}) == 1:
+        remedy += ", or give --truth the folder that they are directly in"
+    raise ConfigError(
+        f"{next(iter(below))} has the name of {uris[0]}, and is in another folder. {remedy}"
+    )
 
 
 def _folders(images: Sequence[str], roots: Sequence[str]) -> list[str]:
@@ -101,19 +104,29 @@ def _by_path(
     return claims
 
 
-def _is_directly_in(uri: str, folders: Sequence[str]) -> bool:
-    return any(rest and "/" not in rest for rest in (_below(uri, folder) for folder in folders))
+def _by_name(
+    images: Sequence[str],
+    below: Mapping[str, Parts],
+    may_be: Callable[[Parts, Parts, Parts], bool],
+) -> dict[str, list[str]]:
+    """By annotation the images of its name.
 
-
-def _by_name(images: Sequence[str], below: Mapping[str, Parts], least: int) -> dict[str, list[str]]:
-    """By annotation the images whose name, and as many folders as are asked for, are the same."""
+    Args:
+        images: their URIs.
+        below: the annotations, and their paths below TRUTH.
+        may_be: of an image's path, an annotation's, and that below TRUTH, whether it allows a pair.
+    """
     claims: defaultdict[str, list[str]] = defaultdict(list)
     agreement: dict[str, int] = {}
     for uri in images:
-        scores = {path: _agreement(_parts(uri), parts) for path, parts in below.items()}
-        agreement[uri] = max(scores.values())
-        if agreement[uri] < least:
+        scores = {
+            path: _agreement(_parts(uri), _parts(path))
+            for path, parts in below.items()
+            if may_be(_parts(uri), _parts(path), parts)
+        }
+        if not scores:
             continue
+        agreement[uri] = max(scores.values())
         best = [path for path, score in scores.items() if score == agreement[uri]]
         if len(best) > 1:
             raise ConfigError(
@@ -154,19 +167,32 @@ def _alone(paths: Sequence[str]) -> list[str]:
     ]
 
 
-def _agreement(image: Parts, annotation: Parts) -> int:
-    """How many folders, from the file upward, have the same names."""
-    same = 0
-    for one, other in zip(reversed(image), reversed(annotation), strict=False):
-        if one != other:
-            break
-        same += 1
-    return same
+def _differ_in_one_place(image: Parts, annotation: Parts, _: Parts) -> bool:
+    """Whether one of two paths has at most one folder where they are not the same.
+
+    That folder says what is in it, images or annotations. Where both have more, one may say of
+    which part, as in images/val and annotations/train.
+    """
+    shorter = min(len(image), len(annotation))
+    end = _agreement(image, annotation)
+    begin = _agreement(image[::-1], annotation[::-1])
+    return shorter - begin - end <= 1
+
+
+def _ends_in(image: Parts, _: Parts, below: Parts) -> bool:
+    return image[-len(below) :] == below
+
+
+def _agreement(one: Parts, other: Parts) -> int:
+    """How many parts of two paths are the same, from the file upward."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _parts(uri: str) -> Parts:
     """The folders and the name of a file, without its extension."""
-    return tuple(posixpath.splitext(_file(uri))[0].strip("/").split("/"))
+    path = posixpath.splitext(_file(uri))[0].rpartition("://")[2]
+    return tuple(part for part in path.split("/") if part)
 
 
 def _file(uri: str) -> str:

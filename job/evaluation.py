@@ -89,22 +89,22 @@ def evaluate(
     if not uris:
         raise StorageError(f"OUTPUT {output.uri} has no manifest: no run has begun there")
     place = locate(truth, options)
-    files = [found.path for found in list_objects(truth, options)]
-    annotations = match(uris, _roots(output), files, place.path)
+    paths = {place.at(found.path).uri: found.path for found in list_objects(truth, options)}
+    annotations = match(uris, _roots(output), paths, place.uri)
     labels = read_labels(output) or []
     names = {label["id"]: label["name"] for label in labels}
     ignored = IGNORED if len(labels) <= IGNORED else _IGNORED_OF_16_BITS
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     images = without_truth = 0
     for row in _maps(output):
-        path = annotations.get(row["uri"])
-        if path is None:
+        shown = annotations.get(row["uri"])
+        if shown is None:
             without_truth += 1
             continue
         images += 1
         names.update({found["label"]: found["name"] for found in row["classes"]})
-        shown = place.at(path).uri
-        expected = _expected(_fetched(place, path, shown), shown, ignored, reduce_labels)
+        data = _fetched(place, paths[shown], shown)
+        expected = _expected(data, shown, ignored, reduce_labels)
         if labels:
             _check_classes(expected, shown, ignored, len(labels), reduce_labels)
         confusion = _added(confusion, _confusion(_found(row), expected, ignored, shown))
@@ -113,8 +113,7 @@ def evaluate(
     if not images:
         raise StorageError(
             f"{truth}: no annotation bears the name of an image in {output.uri}. Annotations are"
-            " found by the image's path below INPUT, extension aside, or, where one side has no"
-            " folders, by its name alone"
+            " found by the image's path, extension aside"
         )
     by_id = tuple(names.get(label, f"class {label}") for label in range(len(confusion)))
     return Scores(confusion, by_id, images, without_truth, reduce_labels)

@@ -2,15 +2,16 @@
 
 Nothing in a file tells which range its floats have. Black…white is the first of these that fits:
 
-1. *0…1*, if nine tenths of the samples lie in it, as most programs write pictures; what is above 1,
+1. *0…1* or *0…255*, if samples of just that white recur, and none is above.
+2. *0…1*, if nine tenths of the samples lie in it, as most programs write pictures; what is above 1,
    as highlights are, is white. Whole numbers above 1 are none of these, nor is what hardly leaves
    0 (99 % are below 1/16).
-2. *0…255*, if nine tenths lie in it, and 1 % reach 64 or all are whole numbers: levels of 8 bits,
+3. *0…255*, if nine tenths lie in it, and 1 % reach 64 or all are whole numbers: levels of 8 bits,
    which stay as they are.
-3. From the 1st to the 99th percentile: reflectances, heights and depths, decibels. Where these are
+4. From the 1st to the 99th percentile: reflectances, heights and depths, decibels. Where these are
    the same, from 0.
 
-In 1 and 2 samples may also lie below 0, by up to a tenth of the 99th percentile.
+In 1 to 3 samples may also lie below 0, by up to a tenth of white or of the 99th percentile.
 
 What stands for no data has no say in it: samples that are not finite, beyond ±1e30, or what the
 file says; 0; and a value that recurs, such as -9999, if it is further below (or above) all others
@@ -70,6 +71,9 @@ def to_bytes(levels: np.ndarray, no_data: float | None = None) -> np.ndarray:
 def _range(values: np.ndarray, has_zeros: bool) -> tuple[float, float]:
     """Which values are black and white, of samples in ascending order."""
     values = _without_fill(values, has_zeros)
+    for white, _ in (_UNIT, _BYTES):
+        if (values[-2:] == white).all() and values[0] >= -_BELOW * white:
+            return 0.0, white
     values = -_without_fill(-values[::-1], has_zeros)[::-1]
     low, high = _ends(values)
     looked_at = values[:: 1 + values.size // _LOOKED_AT]

@@ -40,6 +40,7 @@ _UNSUPPORTED: _Kinds = {
     "a DDS": rb"DDS ",
     "a FITS": rb"SIMPLE  =",
     "a PAM": rb"P7\s",
+    "an oddly commented Netpbm": rb"P[1-6]#[^\n]*\n",
     "a colour PFM": rb"PF\s",
     "a camera's raw": (
         rb"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR"

@@ -287,7 +287,13 @@ def _root_of(fs: AbstractFileSystem, path: str, uri: str, archive: str) -> tuple
         StorageError: whatever its URIs began with, they would not name the same.
     """
     own = archives.without_copies(uri).removesuffix(archive)
-    if "::" in own or (archives.is_within(uri) and not archive):
+    if "::" in own:
+        raise StorageError(
+            f"{uri}: the URIs of files there would not say where they are, for :: in them divides"
+            " the links of a chain. Give a URI without it: a host by its name, %3A%3A in a web"
+            " path, or an archive's as in zip://FOLDER::ARCHIVE"
+        )
+    if archives.is_within(uri) and not archive:
         raise StorageError(
             f"{uri}: the URIs of files there would not say what they are in. Name an archive behind"
             " the folder in it, as in zip://FOLDER::ARCHIVE"

@@ -1,7 +1,8 @@
 """Web: what a URL names, and that object, whole, if it is still the one that was listed."""
 
+import posixpath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
@@ -12,10 +13,26 @@ _CHUNK = 1 << 20
 
 
 def plain(uri: str) -> str:
-    """A URL as a path: its query left out and its escapes undone; any other URI as it is."""
+    """A URL as a path, its escapes undone; any other URI as it is.
+
+    Of the query nothing is left but an image's name, where the path has none: ``get?file=a.jpg`` is
+    ``a.jpg``.
+    """
     if not uri.startswith(("http://", "https://")):
         return uri
-    return unquote(uri.partition("?")[0].partition("#")[0])
+    url, _, query = uri.partition("#")[0].partition("?")
+    path = unquote(url)
+    if not query or _is_image_name(path):
+        return path
+    names = (value for _, value in parse_qsl(query) if _is_image_name(value))
+    name = next(names, "").lstrip("/")
+    return f"{path.rpartition('/')[0]}/{name}" if name else path
+
+
+def _is_image_name(path: str) -> bool:
+    from job.images import EXTENSIONS  # with all that decodes them
+
+    return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
 
 def fetch(

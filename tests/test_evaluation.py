@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from job.kernels.png import encode_map
 from job.labels import palette
 from job.sink import _parquet
 from job.storage import Location, locate
+from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 
 NAMES = ("sky", "ground", "building", "tree", "vehicle")
@@ -162,7 +164,29 @@ def test_doubt_is_refused_with_both_files_named(
             "/d/ann",
             {"/d/images/va/x.jpg": "/d/ann/va/x.png"},
         ),
+        # One folder of either says what is in it: images, annotations.
+        (["/v/JPEGImages/x.jpg"], "/v", ["/v/SegmentationClass/x.png"], "/v", "all"),
+        (["/d/images/va/x.jpg"], "/d/images/va", ["/d/ann/va/x.png"], "/d", "all"),
+        (["/s/1/im/x.jpg", "/s/2/im/x.jpg"], "/s", ["/s/1/m/x.png", "/s/2/m/x.png"], "/s", "all"),
+        (["/i/x.jpg", "/i/im/y.jpg"], "/i", ["/i/m/x.png", "/i/m/y.png"], "/i", "all"),
+        (["s3://b/d/im/x.jpg"], "s3://b/d", ["b/d/m/x.png"], "b/d", "all"),
+        # Where folders agree with one image, those of another speak against it.
+        (
+            ["/d/im/tr/x.jpg", "/d/im/va/x.jpg", "/d/im/va/y.jpg"],
+            "/d/im",
+            ["/d/ann/tr/x.png", "/d/ann/tr/y.png"],
+            "/d/ann/tr",
+            {"/d/im/tr/x.jpg": "/d/ann/tr/x.png"},
+        ),
+        (["/e/f/tr/x.jpg"], "/e", ["/t/u/v/tr/x.png"], "/t/u/v", "all"),
         # Names and folders on the web are escaped, and have queries.
+        (
+            ["http://h/i/get?of=a.jpg", "http://h/i/get?of=b.jpg"],
+            "http://h/i",
+            ["/t/a.png"],
+            "/t",
+            {"http://h/i/get?of=a.jpg": "/t/a.png"},
+        ),
         (["http://h/i/a%20b.jpg?v=2"], "http://h/i", ["/t/a b.png"], "/t", "all"),
         (["http://h/my%20i/a/x.jpg"], "http://h/my%20i/", ["/t/a/x.png"], "/t", "all"),
         (["/in/a b/x.jpg"], "/in", ["http://h/my%20t/a%20b/x.png"], "http://h/my%20t", "all"),
@@ -176,13 +200,33 @@ def test_pairs_are_those_that_folders_do_not_speak_against(
     assert match(images, [root], files, truth) == expected
 
 
+@pytest.mark.parametrize("root", ["/d/images", "/d/images/val", "/d/images/val/*.jpg", "/d"])
 @pytest.mark.parametrize("truth", ["/d/ann", "/d/ann/*/*.png", "/d/ann/tr", "/d/a"])
-def test_a_name_that_is_the_same_in_another_folder_is_no_pair(truth: str) -> None:
+def test_a_name_that_is_the_same_in_another_folder_is_no_pair(root: str, truth: str) -> None:
     images = ["/d/images/val/1.jpg", "/d/images/val/2.jpg"]
     files = ["/d/ann/train/1.png", "/d/ann/train/2.png"]
     said = r"train/1\.png has the name of /d/images/val/1\.jpg, and is in another folder.*--truth"
     with pytest.raises(ConfigError, match=said):
-        match(images, ["/d/images"], files, truth)
+        match(images, [root], files, truth)
+    assert match(images, [root], files, "/d/ann/train") == dict(zip(images, files, strict=True))
+
+
+def test_a_remedy_is_told_where_it_is_one() -> None:
+    images = ["/d/images/one/1.jpg", "/d/images/two/1.jpg"]
+    files = ["/d/ann/1/1.png", "/d/ann/2/1.png"]
+    with pytest.raises(ConfigError, match=r"another folder.*in the same folders as the images$"):
+        match(images, ["/d/images"], files, "/d/ann")
+
+
+def test_images_and_annotations_are_compared_by_their_whole_uris(tmp_path: Path) -> None:
+    output = write_output(
+        locate(str(tmp_path / "out")), {"hosted://h/d/im/x.jpg": ids(1)}, "hosted://h/d"
+    )
+    (locate("hosted://h/d/masks") / "x.png").write_bytes(grey(ids(1)))
+    assert evaluate(output, "hosted://h/d").pixel_accuracy == 1.0
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("d/im/x.png", grey(ids(1)))
+    assert evaluate(output, f"zip://::{tmp_path}/t.zip").pixel_accuracy == 1.0
 
 
 def test_what_lies_beside_annotations_is_left_alone(output: Location, tmp_path: Path) -> None:

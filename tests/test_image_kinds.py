@@ -169,6 +169,13 @@ HOLE = (DOWN >= 10) & (DOWN < 30)
         (UNIT * 3990 - 4000, GREY),
         (np.rint(UNIT * 40), GREY * 40.0 / 255),
         (GREY - 3.0, GREY),
+        # White that is reached, by few or by many, however dark the rest.
+        *(
+            (np.where(white, top, UNIT * share * top), np.where(white, 255, GREY * share))
+            for top in (1, 255)
+            for share in (0.05, 0.2)
+            for white in ((ACROSS * 7 + DOWN * 3) % 211 == 0, HOLE)
+        ),
     ],
     ids=lambda value: f"{value.min():.4g} to {value.max():.4g}",
 )
@@ -687,6 +694,7 @@ def test_gzip_around_no_image_is_called_what_it_is(data: bytes, kind: str) -> No
         (b"SIMPLE  =                    T", "a FITS image"),
         (b"#?RADIANCE\n", "a Radiance HDR image"),
         (b"P7\nWIDTH 2\n", "a PAM image"),
+        (b"P5#by hand\n2 2 255\n", "an oddly commented Netpbm image"),
         (b"PF\n2 2\n-1.0\n", "a colour PFM image"),
         (b"\0\0\0\x18ftypcrx ", "a camera's raw image"),
         (b"FUJIFILMCCD-RAW ", "a camera's raw image"),

@@ -142,10 +142,11 @@ def test_sizes_that_a_storage_does_not_tell_are_unknown_and_not_zero(
     assert freeze(str(tmp_path / "in"), output, {}).images == 6, "known sizes go beside them"
 
 
-def test_links_of_a_web_folder_are_images_by_the_paths_in_them(output: Location) -> None:
+def test_links_of_a_web_folder_are_images_by_the_names_in_them(output: Location) -> None:
     listing = """<a href="?C=N;O=D">Name</a> <a href="/">up</a> <a href="a.jpg">a</a>
         <a href="e.jpg?v=2">e</a> <a href="q%3Fr%2Ejpg">q</a> <a href="Thumbs.db?v=1">t</a>
-        <a href="page?of=a.jpg">page</a>"""
+        <a href="get.php?of=b.jpg&v=1">b</a> <a href="?of=sub/c.JPG">c</a> <a href="f?v=1.2">f</a>
+        <a href="/i/?of=d.png">d</a> <a href="?of=notes">n</a> <a href="?of=._c.jpg">s</a>"""
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -162,10 +163,12 @@ def test_links_of_a_web_folder_are_images_by_the_paths_in_them(output: Location)
     with serving(Server) as address:
         images = freeze(f"{address}/i/", output, {})
     names = [uri.removeprefix(f"{address}/i/") for uri in images.rows["uri"].to_pylist()]
-    assert names == ["a.jpg", "e.jpg?v=2", "q%3Fr%2Ejpg"]
+    assert names == [
+        *("?of=d.png", "?of=sub/c.JPG", "a.jpg", "e.jpg?v=2", "get.php?of=b.jpg&v=1"),
+        "q%3Fr%2Ejpg",
+    ]
     assert str(images.left_out) == (
-        "1 object without an image's name (page?of=a.jpg),"
-        " 1 file of an operating system (Thumbs.db)"
+        "1 object without an image's name (f?v=1.2), 2 files of operating systems (such as ._c.jpg)"
     )
 
 

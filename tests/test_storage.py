@@ -162,6 +162,8 @@ def test_so_it_is_with_those_of_fsspec(
         ("hosted://one/in?version=2", {}),
         ("hosted://one/a::b", {}),
         ("dir::memory://in", {}),
+        ("https://[::1]:8000/in/", {}),
+        ("http://host/a::b/", {}),
         ("zip://in", {"fo": "a.zip", "target_protocol": "file"}),
     ],
 )
@@ -171,8 +173,9 @@ def test_a_place_that_uris_cannot_name_is_refused(
     monkeypatch.chdir(tmp_path)
     with zipfile.ZipFile("a.zip", "w") as archive:
         archive.writestr("in/a.jpg", b"x")
-    with pytest.raises(StorageError, match="the URIs of files there would not say"):
+    with pytest.raises(StorageError, match="the URIs of files there would not say") as refused:
         locate(uri, options)
+    assert (":: in them divides" in str(refused.value)) == ("::" in uri)
 
 
 @pytest.mark.parametrize("copies", ["", "simplecache::", "filecache::", "simplecache://::"])

@@ -92,7 +92,7 @@ def decode_map(png: bytes) -> np.ndarray:
     if image.mode not in ("1", "P", "L", "I;16"):
         raise ValueError(
             f"a PNG of mode {image.mode} is not a map of class ids; "
-            "pass one that is paletted, or greyscale with 8 or 16 bits"
+            "pass one that is paletted, or greyscale with 1, 2, 4, 8 or 16 bits"
         )
     return np.array(image, dtype=np.uint16 if image.mode == "I;16" else np.uint8)
 
