@@ -24,7 +24,7 @@ _MOST_SCANS = 100
 # How many restart markers may be lost; each costs a decoding, or a few.
 _MOST_MARKERS = 2
 # How many parts are judged one after the other, each with all before it: twice what encoders write.
-_MOST_PARTS = 50
+_MOST_PARTS = 60
 # Room for the pixels of an ordinary photograph.
 _KEPT_BYTES = 16 << 20
 _kept = threading.local()
@@ -271,13 +271,17 @@ def _mended(plain: bytes, scans: bytes, space: str, most: int) -> bytes | None:
     """The scans, with no more than so many restart markers set right; None if more is lost.
 
     libjpeg tells of the first loss only, and not where it is. So each scan is judged when all
-    before it are right, and what fills the room behind it is left out.
+    before it are right, and what fills the room behind it is left out: all scans have it, or none,
+    as a scan that is damaged can end a byte or two too early.
     """
-    begins = [begin for begin, _, code in _markers(scans) if code in (0xC4, 0xDA)][1:]
+    markers = [(begin, code) for begin, _, code in _markers(scans)]
+    begins = [begin for begin, code in markers if code in (0xC4, 0xDA, 0xDD)][1:]
+    before = [scans[begin - 1] for begin, code in markers if code in (0xC4, 0xDA)][1:]
+    can_be_filled = len(before) > 1 and len(set(before)) == 1
     done, last = b"", 0
     for begin in begins if len(begins) < _MOST_PARTS else ():
         found = _mended_part(plain, done + scans[last:begin] + _END, space, most)
-        if found is None:
+        if found is None or (found[2] and not can_be_filled):
             return None
         done, most, filling = found
         done, last = done[: len(done) - len(_END) - filling], begin
@@ -301,7 +305,8 @@ def _mended_part(
     if not most:
         return None
     tried = (_mended_part(plain, one, space, most - 1) for one in _with_next_marker(scans, remark))
-    return next((found for found in tried if found is not None), None)
+    # Of an interval without its first two bytes, two can be left over.
+    return next((found for found in tried if found and found[2] not in (1, 2)), None)
 
 
 def _filling(scans: bytes, remark: str) -> int:
@@ -343,8 +348,9 @@ def _with_next_marker(scans: bytes, remark: str) -> Iterator[bytes]:
         if place > 0 and scans[place - 1] != 0xFF:
             found = scans[place : place + 2]
             flips = (int.from_bytes(found) ^ int.from_bytes(turn)).bit_count()
-            is_spoilt = found in (b"\0\0", b"\xff\0", b"\xff\xff") or flips == 1
-            yield scans[:place] + turn + scans[place + 2 * is_spoilt :]
+            if found in (b"\0\0", b"\xff\0", b"\xff\xff") or flips == 1:
+                yield scans[:place] + turn + scans[place + 2 :]
+            yield scans[:place] + turn + scans[place:]
 
 
 def _first_out_of_turn(scans: bytes) -> tuple[int, int, int, int]:
