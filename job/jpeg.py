@@ -335,7 +335,7 @@ def _with_next_marker(scans: bytes, remark: str) -> Iterator[bytes]:
     turn = bytes([0xFF, 0xD0 + number])
     places = range(0)
     if other and int(other[1], 16) == code and int(other[2]) == number:
-        if end - begin > 2 and not 0xD0 <= code <= 0xD7:
+        if end - begin > 2:
             yield scans[:begin] + turn + scans[end - 1 :]  # FF was all that stood for the marker
         elif code != 0xD9:
             yield scans[:begin] + turn + scans[end:]
