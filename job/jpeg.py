@@ -348,9 +348,12 @@ def _with_next_marker(scans: bytes, remark: str) -> Iterator[bytes]:
         if place > 0 and scans[place - 1] != 0xFF:
             found = scans[place : place + 2]
             flips = (int.from_bytes(found) ^ int.from_bytes(turn)).bit_count()
-            if found in (b"\0\0", b"\xff\0", b"\xff\xff") or flips == 1:
-                yield scans[:place] + turn + scans[place + 2 :]
+            overwritten = scans[:place] + turn + scans[place + 2 :]
+            if found in (b"\0\0", b"\xff\xff") or flips == 1:
+                yield overwritten
             yield scans[:place] + turn + scans[place:]
+            if found == b"\xff\0":  # data may begin with it
+                yield overwritten
 
 
 def _first_out_of_turn(scans: bytes) -> tuple[int, int, int, int]:

@@ -468,6 +468,17 @@ def test_each_restart_marker_of_a_progressive_jpeg_can_be_lost(rows: int, mode: 
         assert np.array_equal(to_array(decode(damaged)), expected), found
 
 
+def test_data_that_begins_with_a_stuffed_byte_is_not_taken_for_a_spoilt_marker() -> None:
+    noise = np.random.default_rng(3).normal(0, 30, (96, 512, 3))
+    image = Image.fromarray((picture(5, 96, 512) + noise).clip(0, 255).astype(np.uint8))
+    for quality in range(80, 97, 4):
+        options = {"quality": quality, "progressive": True, "restart_marker_rows": 1}
+        data = saved(image, "JPEG", **options)
+        for found in re.finditer(rb"\xff[\xd0-\xd7](?=\xff\0)", data):
+            damaged = data[: found.start()] + data[found.end() :]
+            assert np.array_equal(to_array(decode(damaged)), to_array(decode(data)))
+
+
 def test_a_restart_marker_that_is_overwritten_takes_no_data_with_it() -> None:
     image = Image.fromarray(picture(5, 240, 320))
     data = saved(image, "JPEG", quality=90, restart_marker_blocks=3)
