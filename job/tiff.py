@@ -53,7 +53,7 @@ def suits_pillow(of: Page) -> bool:
             return False
         if of.colours == _PALETTE:
             return of.bands > 1 or int(of.tags.get(320, np.array([256])).max(initial=0)) > 255
-        most = 2 if of.colours == BLACK_IS_ZERO or of.is_planar else 1
+        most = 2 if of.colours == BLACK_IS_ZERO else 1
         return of.colours not in (_WHITE_IS_ZERO, BLACK_IS_ZERO) or of.bands <= most
     if of.compression == _JPEG:
         return False
@@ -96,11 +96,23 @@ def refuse_lost_parts(data: bytes, of: Page, pixel_limit: int) -> None:
     Raises:
         ImageError: a part of the picture is lost.
     """
-    if of.compression in (_OLD_JPEG, _JPEG):
-        for place, size in zip(of.offsets, of.sizes, strict=False):
-            packed = data[int(place) : int(place) + int(size)]
-            if packed.startswith(b"\xff\xd8"):  # it may be no more than a part of an old JPEG
-                jpeg.refuse_lost_parts(_with_tables(packed, of), pixel_limit)
+    for place, size in _extents_of_jpegs(of):
+        packed = data[place : place + size]
+        if packed.startswith(b"\xff\xd8"):  # it may be no more than a part of an old JPEG
+            jpeg.refuse_lost_parts(_with_tables(packed, of), pixel_limit)
+
+
+def _extents_of_jpegs(of: Page) -> list[tuple[int, int]]:
+    """Where JPEGs may begin, and their bytes; of the old sort there is one, and strips cut it."""
+    if of.compression not in (_OLD_JPEG, _JPEG):
+        return []
+    extents = [(int(place), int(size)) for place, size in zip(of.offsets, of.sizes, strict=False)]
+    if of.compression == _JPEG:
+        return extents
+    begin, size = of.number(513, 0), of.number(514, 0)
+    if all(begin <= place and place + held <= begin + size for place, held in extents):
+        return [(begin, size)]
+    return extents if len(extents) == 1 else []
 
 
 def decode(data: bytes, of: Page, pixel_limit: int) -> Image.Image:

@@ -298,6 +298,63 @@ def test_bands_of_a_jpeg_within_a_tiff_that_are_no_colours_are_named(bits: int) 
     assert (error.kind, f"4 bands of {bits} bits" in error.message) == ("unsupported", True)
 
 
+def jpeg_page(data: bytes, **tags: tuple[int, ...]) -> bytes:
+    """A TIFF of one page around a JPEG of 320×240 with colours at half their size."""
+    given = {
+        "t258": (8, 8, 8),
+        "t259": (7,),
+        "t262": (6,),
+        "t273": (8,),
+        "t277": (3,),
+        "t278": (240,),
+        "t279": (len(data),),
+        "t530": (2, 2),
+    }
+    return tiff(320, 240, data, **(given | tags))
+
+
+@pytest.mark.parametrize("code", [b"\xff\x06", b"\xff\xd8", b"\xff\xc5\0\2", b"\xff\xc4\0\0"])
+def test_what_libjpeg_gives_up_on_is_refused_within_a_tiff_too(code: bytes) -> None:
+    data = saved(Image.fromarray(picture(5, 240, 320)), "JPEG", subsampling=2)
+    assert decode(jpeg_page(data)).size == (320, 240)
+    at = (entropy_coded(data) + len(data)) // 2
+    broken = data[:at] + code + data[at + len(code) :]
+    for damaged in (broken, jpeg_page(broken)):
+        assert "broken data stream" in error_of(damaged).message
+
+
+@pytest.mark.parametrize("with_header", [True, False])
+def test_strips_that_cut_an_old_jpeg_within_a_tiff_are_one_picture(with_header: bool) -> None:
+    image = Image.fromarray(picture(5, 240, 320))
+    data = saved(image, "JPEG", subsampling=2, restart_marker_rows=1)
+    cuts = [found.end() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    begins = [0 if with_header else entropy_coded(data), *cuts]
+    tags = {
+        "t259": (6,),
+        "t278": (16,),
+        "t512": (1,),
+        "t513": (8,),
+        "t514": (len(data),),
+        "t273": tuple(8 + begin for begin in begins),
+        "t279": tuple(e - b for b, e in zip(begins, [*cuts, len(data)], strict=True)),
+    }
+    found = to_array(decode(jpeg_page(data, **tags))).astype(int)
+    assert np.abs(found - to_array(decode(data))).mean() < 2
+    at = cuts[3]
+    damaged = data[:at] + bytes(400) + data[at + 400 :]
+    assert error_of(jpeg_page(damaged, **tags)).kind in {"truncated", "corrupt"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_dark_that_is_large_keeps_its_picture_beside_a_plane_of_alpha(
+    bits: int, layout: dict[str, object]
+) -> None:
+    planes = wide(np.stack([255 - GREY, GREY]), bits)
+    options = {"planarconfig": "separate", "extrasamples": ["unassalpha"], **layout}
+    assert_shows(tif(planes, photometric="miniswhite", **options), GREY)
+
+
 @pytest.mark.parametrize("size", [None, 0, 100])
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize("bits", [8, 16])
@@ -394,6 +451,58 @@ def test_a_lost_restart_marker_alone_costs_no_picture(options: dict[str, object]
         assert np.array_equal(*map(to_array, reduced))
 
 
+@pytest.mark.parametrize("rows", [5, 7, 10])
+def test_a_restart_marker_is_not_set_a_byte_too_late(rows: int) -> None:
+    """The first interval behind it begins with a byte that libjpeg counts as it should not."""
+    noise = np.random.default_rng(3).normal(0, 8, (240, 320, 3))
+    image = Image.fromarray((picture(5, 240, 320) + noise).clip(0, 255).astype(np.uint8))
+    for quality in range(70, 96, 2):
+        data = saved(image, "JPEG", quality=quality, restart_marker_rows=rows)
+        expected = to_array(decode(data))
+        for found in re.finditer(rb"\xff[\xd0-\xd7]", data):
+            damaged = data[: found.start()] + data[found.end() :]
+            assert np.array_equal(to_array(decode(damaged)), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_each_restart_marker_of_a_progressive_jpeg_can_be_lost(rows: int, mode: str) -> None:
+    image = Image.fromarray(picture(5, 120, 160)).convert(mode)
+    data = saved(image, "JPEG", progressive=True, restart_marker_rows=rows)
+    expected = to_array(decode(data))
+    for found in re.finditer(rb"\xff[\xd0-\xd7]", data):
+        damaged = data[: found.start()] + data[found.end() :]
+        assert np.array_equal(to_array(decode(damaged)), expected), found
+
+
+def test_data_that_begins_with_a_stuffed_byte_is_not_taken_for_a_spoilt_marker() -> None:
+    noise = np.random.default_rng(3).normal(0, 30, (96, 512, 3))
+    image = Image.fromarray((picture(5, 96, 512) + noise).clip(0, 255).astype(np.uint8))
+    for quality in range(80, 97, 4):
+        options = {"quality": quality, "progressive": True, "restart_marker_rows": 1}
+        data = saved(image, "JPEG", **options)
+        for found in re.finditer(rb"\xff[\xd0-\xd7](?=\xff\0)", data):
+            damaged = data[: found.start()] + data[found.end() :]
+            assert np.array_equal(to_array(decode(damaged)), to_array(decode(data)))
+
+
+def test_a_restart_marker_that_is_overwritten_takes_no_data_with_it() -> None:
+    image = Image.fromarray(picture(5, 240, 320))
+    data = saved(image, "JPEG", quality=90, restart_marker_blocks=3)
+    expected = to_array(decode(data)).astype(int)
+    for found in list(re.finditer(rb"\xff[\xd0-\xd7](?=[\0-\xbf])", data))[::3]:
+        damaged = data[: found.start()] + b"\xff\xff" + data[found.end() :]
+        assert np.array_equal(to_array(decode(damaged)), expected), found
+
+
+def test_what_follows_the_end_of_a_jpeg_has_no_say_on_its_restart_markers() -> None:
+    data = saved(Image.fromarray(picture(5, 240, 320)), "JPEG", restart_marker_rows=1)
+    at = data.index(b"\xff\xd3")
+    expected = to_array(decode(data))
+    found = to_array(decode(data[:at] + data[at + 2 :] + bytes(100)))
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("options", [*RESTARTS, {"restart_marker_rows": 10}], ids=str)
 def test_what_is_lost_with_a_restart_marker_is_missed(options: dict[str, object]) -> None:
     data = saved(Image.fromarray(picture(5, 320, 480)), "JPEG", quality=90, **options)
@@ -445,6 +554,41 @@ def test_filling_and_odd_segments_of_a_sound_jpeg_cost_no_picture() -> None:
         data[:2] + odd_adobe + data[2:],
     ):
         assert np.array_equal(to_array(decode(sound)), expected)
+
+
+def filled(jpeg: bytes, filling: bytes, count: int = 0) -> bytes:
+    """A JPEG with filling before all scans but the first and their tables, or before so many."""
+    begin = jpeg.index(b"\xff\xda") + 2
+    later = re.sub(rb"\xff[\xda\xc4]", lambda found: filling + found[0], jpeg[begin:], count=count)
+    return jpeg[:begin] + later
+
+
+@pytest.mark.parametrize(
+    "filling", [b"\0", b"\xa5", b"\0\0", b"\xff", bytes(8), bytes(500)], ids=len
+)
+def test_filling_between_the_scans_of_a_jpeg_costs_no_picture(filling: bytes) -> None:
+    for options in ({}, {"restart_marker_rows": 1}):
+        data = saved(scene(96, 128), "JPEG", progressive=True, **options)
+        assert np.array_equal(to_array(decode(filled(data, filling))), to_array(decode(data)))
+        half = filled(data[: len(data) * 2 // 3].rstrip(b"\xff") + b"\xff\xd9", filling)
+        assert error_of(half).kind in {"truncated", "corrupt"}
+
+
+def test_what_one_scan_alone_leaves_over_is_no_filling() -> None:
+    data = saved(Image.fromarray(picture(5, 240, 320)), "JPEG", progressive=True)
+    error = error_of(filled(data, b"\x3c", 1))
+    assert "1 byte of picture data is left over" in error.message
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}], ids=str)
+def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg(options: dict[str, object]) -> None:
+    data = saved(scene(), "JPEG", **options)
+    exif = b"Exif\0\0II*\0\x08" + bytes(9) + saved(scene(32, 32), "JPEG")
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif
+    endless = data[:2] + segment + data[2:-2]
+    assert np.array_equal(to_array(decode(endless + bytes(100))), to_array(decode(data)))
+    error = error_of(endless[: len(endless) - len(data) // 3] + bytes(100))
+    assert error.kind == "truncated"
 
 
 def test_ordinary_jpegs_are_equal_to_pillows_to_the_pixel() -> None:
