@@ -196,6 +196,7 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
                 "--retry-errors",
                 nargs="?",
                 const="retryable",
+                choices=("retryable", "all"),  # and no INPUT that stands behind it
                 default=argparse.SUPPRESS,
                 metavar="all",
                 help=field.description,

@@ -22,7 +22,9 @@ def test_version_is_told_with_those_of_what_it_leans_on(capsys: pytest.CaptureFi
     assert "torch 2." in line
 
 
-@pytest.mark.parametrize("module", ["job.cli", "job.pipeline", "job.storage", "job.listing"])
+@pytest.mark.parametrize(
+    "module", ["job.cli", "job.pipeline", "job.storage", "job.listing", "job.summary"]
+)
 def test_what_a_finished_output_needs_loads_nothing_heavy(module: str) -> None:
     heavy = {"ray", "torch", "transformers", "pandas", "numba", "matplotlib", "datasets"}
     program = f"import sys, {module}; print(*{heavy!r}.intersection(sys.modules))"

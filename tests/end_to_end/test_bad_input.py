@@ -62,6 +62,7 @@ def sentence(stdout: str, stderr: str) -> str:
     [
         (["--batchsize", "8"], "unknown option --batchsize (did you mean --batch-size?)"),
         (["--quux"], "unknown option --quux. See python -m job run --help"),
+        (["--retry-errors", "photos"], "argument --retry-errors: invalid choice: 'photos'"),
         (["--storage-options", "{key: 1}"], "--storage-options: not valid JSON"),
         (["--storage-options", "[1]"], "--storage-options: Input should be"),
         (["--batch-size", "many"], "--batch-size 'many': Input should be a valid integer"),
