@@ -12,9 +12,9 @@ from PIL import UnidentifiedImageError
 from job.archives import without_copies
 from job.errors import ConfigError, StorageError
 from job.kernels.png import decode_map
+from job.png_chunks import SIGNATURE
 from job.web import plain
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Of PNG's grey values of 2 and 4 bits decoders make the full range of 8.
 _STRETCHED = {2: 85, 4: 17}
 _GREYSCALE = 0
@@ -246,7 +246,7 @@ def read(data: bytes, path: str) -> np.ndarray:
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(SIGNATURE):
         return "it is no PNG" if data else "it is empty"
     if isinstance(error, UnidentifiedImageError):  # of which Pillow says an address in memory
         return "it begins like a PNG, but its header is damaged"

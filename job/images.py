@@ -4,6 +4,7 @@ import ctypes
 import ctypes.util
 import io
 import logging
+import posixpath
 import re
 import struct
 import warnings
@@ -56,6 +57,11 @@ _TURNS: Mapping[object, Image.Transpose] = {
 
 # Pillow logs remarks on files, and the ImageError says it already.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a file's name ends like an image's."""
+    return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
 
 def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Image:

@@ -8,13 +8,14 @@ warning on.
 import io
 import re
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from job import restart_markers
 from job.errors import ImageError
+from job.restart_markers import BROKEN, END, LEFT_OVER, LOSS, OTHER
 from job.wording import counted
 
 # Far above what cameras and programs write, far below what takes minutes: Pillow joins the EXIF of
@@ -23,8 +24,6 @@ _MOST_SEGMENTS = 1000
 _MOST_SCANS = 100
 # How many restart markers may be lost; each costs a decoding, or a few.
 _MOST_MARKERS = 2
-# How many parts are judged one after the other, each with all before it: twice what encoders write.
-_MOST_PARTS = 60
 # Room for the pixels of an ordinary photograph.
 _KEPT_BYTES = 16 << 20
 _kept = threading.local()
@@ -34,17 +33,8 @@ _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _JPEG_LS = 0xF7
 _APP0 = 0xE0
-_READ_AHEAD = 9  # bytes that libjpeg may have read behind the last pixel, and does not count
-_END = b"\xff\xd9"
 _ALL_COEFFICIENTS = b"\0\x3f\0"  # what ends the header of a sequential scan
 
-_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x(\w+)")
-_OTHER = re.compile(r"found marker 0x(\w+) instead of RST(\d)")
-# What libjpeg gives up on, where libtiff shows grey.
-_BROKEN = re.compile(r"Unsupported (marker|JPEG process)|Invalid (JPEG|component|progress)|Bogus")
-_LOSS = re.compile(
-    rf"Corrupt JPEG data|[Pp]remature end|Inconsistent progression|{_BROKEN.pattern}"
-)
 # Of these none can be about the header, where segments stand before C4 and DA too.
 _PIXELS = re.compile(
     r"[Pp]remature end|bad \w+ code|instead of RST|before marker 0xd[0-79]|progression"
@@ -132,7 +122,7 @@ def load(image: Image.Image, head: Header, jpeg: bytes, divisor: int) -> Image.I
     if divisor > 1:
         image.draft(image.mode, (width, height))
     space = {"RGB": "RGBX", "L": "GRAY", "CMYK": "CMYK"}.get(image.mode)
-    has_end = jpeg.rfind(_END, head.scan) >= 0  # from behind, where it is
+    has_end = jpeg.rfind(END, head.scan) >= 0  # from behind, where it is
     if space is None or not has_end or head.frame is None or head.frame[0] in _LOSSLESS:
         image.load()
         return image
@@ -172,7 +162,7 @@ def refuse_lost_parts(jpeg: bytes, pixel_limit: int) -> None:
         for marker, all_ in head.segments
     )
     begin = b"\xff\xd8" + b"".join(all_ for _, all_ in segments)
-    whole = begin + jpeg[head.scan :] + _END  # which some programs leave out
+    whole = begin + jpeg[head.scan :] + END  # which some programs leave out
     space = "CMYK" if content[5] == 4 else "GRAY"
     remark = _remark(whole, space)
     if remark and _without_loss(remark, Header(segments, len(begin)), whole, space) is not whole:
@@ -231,26 +221,30 @@ def _without_loss(remark: str, head: Header, jpeg: bytes, space: str) -> bytes:
     """
     scans = jpeg[head.scan :]
     plain = b"\xff\xd8" + b"".join(all_ for marker, all_ in head.segments if marker < _APP0)
+
+    def remark_on(scans: bytes) -> str:
+        return _remark(plain + scans, space)
+
     if not _PIXELS.search(remark):
         # It is about the header, and hides what there may be about the pixels.
         if head.frame is not None and head.frame[0] in _SEQUENTIAL:
             end = 2 + int.from_bytes(scans[2:4])
             scans = scans[: end - 3] + _ALL_COEFFICIENTS + scans[end:]
-        remark = _remark(plain + scans, space)
-    if not _LOSS.search(remark):
+        remark = remark_on(scans)
+    if not LOSS.search(remark):
         return jpeg
     # Pictures that have such data at all have them in many places.
-    is_overwritten = len(re.findall(rb"\0{16,}", scans.partition(_END)[0])) == 1
+    is_overwritten = len(re.findall(rb"\0{16,}", scans.partition(END)[0])) == 1
     most = _MOST_MARKERS if head.restart_interval and not is_overwritten else 0
-    is_mendable = _LEFT_OVER.search(remark) or _OTHER.search(remark)
-    mended = _mended(plain, scans, space, most) if is_mendable else None
+    is_mendable = LEFT_OVER.search(remark) or OTHER.search(remark)
+    mended = restart_markers.mended(scans, remark_on, most) if is_mendable else None
     if mended is None:
         raise _loss(remark)
     return jpeg if mended == scans else jpeg[: head.scan] + mended
 
 
 def _loss(remark: str) -> ImageError:
-    left_over = _LEFT_OVER.search(remark)
+    left_over = LEFT_OVER.search(remark)
     if "premature end" in remark.lower() or ("instead of RST" in remark and "0xd9" in remark):
         return ImageError("truncated", "a part of the picture is missing (premature end)")
     if "bad Huffman code" in remark or "bad arithmetic code" in remark:
@@ -258,118 +252,10 @@ def _loss(remark: str) -> ImageError:
     elif left_over and not 0xD0 <= int(left_over[2], 16) <= 0xD7:
         count = int(left_over[1])
         what = f"{counted(count, 'byte')} of picture data {'is' if count == 1 else 'are'} left over"
-    elif _BROKEN.search(remark):
+    elif BROKEN.search(remark):
         what = "broken data stream"
     elif "progression" in remark:
         what = "parts of the picture are out of order"
     else:
         what = "parts between restart markers"
     return ImageError("corrupt", f"the file is damaged ({what})")
-
-
-def _mended(plain: bytes, scans: bytes, space: str, most: int) -> bytes | None:
-    """The scans, with no more than so many restart markers set right; None if more is lost.
-
-    libjpeg tells of the first loss only, and not where it is. So each scan is judged when all
-    before it are right, and what fills the room behind it is left out: all scans have it, or none,
-    as a scan that is damaged can end a byte or two too early.
-    """
-    markers = [(begin, code) for begin, _, code in _markers(scans)]
-    begins = [begin for begin, code in markers if code in (0xC4, 0xDA, 0xDD)][1:]
-    before = [scans[begin - 1] for begin, code in markers if code in (0xC4, 0xDA)][1:]
-    can_be_filled = len(before) > 1 and len(set(before)) == 1
-    done, last = b"", 0
-    for begin in begins if len(begins) < _MOST_PARTS else ():
-        found = _mended_part(plain, done + scans[last:begin] + _END, space, most)
-        if found is None or (found[2] and not can_be_filled):
-            return None
-        done, most, filling = found
-        done, last = done[: len(done) - len(_END) - filling], begin
-    found = _mended_part(plain, done + scans[last:], space, most)
-    return found and found[0]
-
-
-def _mended_part(
-    plain: bytes, scans: bytes, space: str, most: int
-) -> tuple[bytes, int, int] | None:
-    """The scans, how many markers may still be lost, and bytes of filling before their end.
-
-    A restart marker that is lost costs libjpeg the interval behind it. With the marker in its place
-    libjpeg has nothing to remark on, unless it is not the marker alone that is lost.
-    """
-    remark = _remark(plain + scans, space)
-    if not _LOSS.search(remark):
-        return scans, most, 0
-    if filling := _filling(scans, remark):
-        return scans, most, filling
-    if not most:
-        return None
-    tried = (_mended_part(plain, one, space, most - 1) for one in _with_next_marker(scans, remark))
-    # Of an interval without its first two bytes, two can be left over.
-    return next((found for found in tried if found and found[2] not in (1, 2)), None)
-
-
-def _filling(scans: bytes, remark: str) -> int:
-    """How much of a camera's filling libjpeg finds between the last pixel and the end; 0 for none.
-
-    Pixels that a flipped bit has shifted leave some of their data over; cameras leave a byte or
-    two, or repeat one. Where the last pixels are made of the same byte, they are overwritten too.
-    """
-    found = _LEFT_OVER.search(remark)
-    if not found or found[2] != "d9":
-        return 0
-    end = next((place for place, _, code in _markers(scans) if code == 0xD9), 0)
-    count = int(found[1])
-    run = end - len(scans[:end].rstrip(scans[end - 1 : end]))
-    return count if count <= 2 or count <= run <= count + _READ_AHEAD else 0
-
-
-def _with_next_marker(scans: bytes, remark: str) -> Iterator[bytes]:
-    """The scans as they may have been before the marker was lost that libjpeg remarks on.
-
-    A marker too early is always remarked on, and one too late by a byte is not: the earliest place
-    comes first.
-    """
-    left_over, other = _LEFT_OVER.search(remark), _OTHER.search(remark)
-    begin, end, code, number = _first_out_of_turn(scans)
-    turn = bytes([0xFF, 0xD0 + number])
-    places = range(0)
-    if other and int(other[1], 16) == code and int(other[2]) == number:
-        if end - begin > 2:
-            yield scans[:begin] + turn + scans[end - 1 :]  # FF was all that stood for the marker
-        elif code != 0xD9:
-            yield scans[:begin] + turn + scans[end:]
-        places = range(begin - _READ_AHEAD, begin)
-    elif left_over and int(left_over[2], 16) == code:
-        # libjpeg counts the two bytes that stand for FF as one where it has looked ahead.
-        count = int(left_over[1])
-        places = range(begin - count - 3, begin - count + 1)
-    for place in places:
-        if place > 0 and scans[place - 1] != 0xFF:
-            found = scans[place : place + 2]
-            flips = (int.from_bytes(found) ^ int.from_bytes(turn)).bit_count()
-            overwritten = scans[:place] + turn + scans[place + 2 :]
-            if found in (b"\0\0", b"\xff\xff") or flips == 1:
-                yield overwritten
-            yield scans[:place] + turn + scans[place:]
-            if found == b"\xff\0":  # data may begin with it
-                yield overwritten
-
-
-def _first_out_of_turn(scans: bytes) -> tuple[int, int, int, int]:
-    """Begin, end and code of the first marker that another should precede, and whose turn it is."""
-    turn = 0
-    for begin, end, code in _markers(scans):
-        if code == 0xD0 + turn:
-            turn = (turn + 1) % 8
-        elif code == 0xDA:
-            turn = 0
-        elif code not in (0xC4, 0xDD):
-            return begin, end, code, turn
-    return 0, 0, 0, 0
-
-
-def _markers(scans: bytes) -> Iterator[tuple[int, int, int]]:
-    """Begin, end and code of what looks like a marker."""
-    for found in re.finditer(rb"\xff+([^\x00\xff])", scans):
-        yield found.start(), found.end(), found[1][0]

@@ -1,7 +1,6 @@
 """Manifest: list the input, freeze it under OUTPUT, number every image once and for good."""
 
 import io
-import posixpath
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +10,9 @@ import pyarrow.parquet as pq
 
 from job import artifacts, schema
 from job.errors import StorageError
-from job.images import EXTENSIONS
+from job.images import EXTENSIONS, is_image_name
 from job.left_out import LeftOut
-from job.listing import Listed, StoredObject, list_objects
+from job.listing import Listed, list_objects
 from job.s3 import DEFAULT_PATIENCE, Patience
 from job.storage import Location, StorageOptions, locate
 from job.web import plain
@@ -116,7 +115,7 @@ def list_images(
     columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
     left_out = LeftOut()
     for found in list_objects(source, options, patience, left_out):
-        if not (found.is_named or _is_image_name(found)):
+        if not (found.is_named or is_image_name(plain(found.path))):
             left_out.add("no_image", found.path)
             continue
         columns["uri"].append(place.at(found.path).uri)
@@ -130,10 +129,6 @@ def list_images(
         )
     fields = [schema.MANIFEST.field(name) for name in ("uri", "size", "etag")]
     return pa.table(columns, schema=pa.schema(fields)), left_out
-
-
-def _is_image_name(found: StoredObject) -> bool:
-    return posixpath.splitext(plain(found.path))[1].lower() in EXTENSIONS
 
 
 def _read(files: tuple[Location, ...]) -> pa.Table:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from job.model import ModelCard
 
 Status = Literal["running", "finished", "failed", "stopped"]
-# The stages that predictors run; all others are tasks on the cluster's CPUs, where there are GPUs.
+# The stages that predictors run; beside GPUs all others are tasks on the cluster's CPUs.
 PREDICTING = ("normalise", "forward", "upsample")
 # Settings as they were before receipts told of them.
 _UNSAID = {"decode": "exact", "map_png": "palette"}

@@ -1,6 +1,5 @@
 """Web: what a URL names, and that object, whole, if it is still the one that was listed."""
 
-import posixpath
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -20,19 +19,15 @@ def plain(uri: str) -> str:
     """
     if not uri.startswith(("http://", "https://")):
         return uri
+    from job.images import is_image_name  # with all that decodes them
+
     url, _, query = uri.partition("#")[0].partition("?")
     path = unquote(url)
-    if not query or _is_image_name(path):
+    if not query or is_image_name(path):
         return path
-    names = (value for _, value in parse_qsl(query) if _is_image_name(value))
+    names = (value for _, value in parse_qsl(query) if is_image_name(value))
     name = next(names, "").lstrip("/")
     return f"{path.rpartition('/')[0]}/{name}" if name else path
-
-
-def _is_image_name(path: str) -> bool:
-    from job.images import EXTENSIONS  # with all that decodes them
-
-    return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
 
 def fetch(
