@@ -16,15 +16,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from job.checkpoint import Checkpoint
-from job.forward import Forward, Precision, fast
-from job.images import decode, decode_reduced, to_array
+from job.images.decode import decode, decode_reduced, to_array
+from job.inputs.listing import list_objects
 from job.kernels.upsample_argmax import upsample_argmax
-from job.listing import list_objects
-from job.model import ModelSize, load_model
-from job.normalise import Normaliser
-from job.sequential import predict_sequential
-from job.storage import locate
+from job.models.checkpoint import Checkpoint
+from job.models.forward import Forward, Precision, fast
+from job.models.loading import ModelSize, load_model
+from job.models.normalise import Normaliser
+from job.predict.sequential import predict_sequential
+from job.storage.location import locate
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 REDUCED = "float32, reduced JPEGs"

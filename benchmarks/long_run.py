@@ -20,7 +20,7 @@ from PIL import Image
 
 from job import pipeline
 from job.config import JobConfig
-from job.dataset_card import SCHEMA
+from job.outputs.dataset_card import SCHEMA
 
 ORIGINALS = 64
 

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from benchmarks.long_run import write_images, write_model
 from job import pipeline
 from job.config import JobConfig
-from job.manifest import freeze
-from job.storage import locate
+from job.inputs.manifest import freeze
+from job.storage.location import locate
 
 LEFT = 64
 

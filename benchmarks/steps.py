@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from job.checkpoint import Checkpoint
-from job.images import decode_reduced, to_array
+from job.images.decode import decode_reduced, to_array
+from job.inputs.listing import list_objects
 from job.kernels.png import class_counts, encode_map
-from job.labels import label_names, palette
-from job.listing import list_objects
-from job.model import ModelSize, load_model
-from job.normalise import Normaliser
-from job.storage import locate
+from job.models.checkpoint import Checkpoint
+from job.models.labels import label_names, palette
+from job.models.loading import ModelSize, load_model
+from job.models.normalise import Normaliser
+from job.storage.location import locate
 
 if TYPE_CHECKING:
-    from job.forward import Precision
+    from job.models.forward import Precision
 
 NAMES = ("decode", "resize", "normalise", "forward", "upsample", "encode")
 ROUNDS = 5
@@ -109,8 +109,8 @@ def _stock(model: Any, image_processor: Any) -> _Way:
 def _ours(model: Any, image_processor: Any, precision: "Precision", reduced: bool) -> _Way:
     import torch
 
-    from job.forward import fast, keep_freed_memory
     from job.kernels.upsample_argmax import upsample_argmax
+    from job.models.forward import fast, keep_freed_memory
 
     keep_freed_memory()  # as a predictor does; here the stock way has the good of it, too
     size = ModelSize.of(image_processor)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from job.batch_predictor import BatchPredictor
-    from job.checkpoint import Checkpoint
     from job.config import JobConfig
     from job.errors import JobError
+    from job.models.checkpoint import Checkpoint
     from job.pipeline import plan, run
-    from job.predictor import Predictor, PredictorNotSerializableException
-    from job.segmentation import SemanticSegmentationPredictor
-    from job.sequential import predict_sequential
+    from job.predict.batch_predictor import BatchPredictor
+    from job.predict.predictor import Predictor, PredictorNotSerializableException
+    from job.predict.segmentation import SemanticSegmentationPredictor
+    from job.predict.sequential import predict_sequential
 
 __all__ = [
     "BatchPredictor",
@@ -30,15 +30,15 @@ __all__ = [
 
 # Looked up on first use: `import job` loads neither torch nor Ray.
 _MODULES = {
-    "BatchPredictor": "job.batch_predictor",
-    "Checkpoint": "job.checkpoint",
+    "BatchPredictor": "job.predict.batch_predictor",
+    "Checkpoint": "job.models.checkpoint",
     "JobConfig": "job.config",
     "JobError": "job.errors",
-    "Predictor": "job.predictor",
-    "PredictorNotSerializableException": "job.predictor",
-    "SemanticSegmentationPredictor": "job.segmentation",
+    "Predictor": "job.predict.predictor",
+    "PredictorNotSerializableException": "job.predict.predictor",
+    "SemanticSegmentationPredictor": "job.predict.segmentation",
     "plan": "job.pipeline",
-    "predict_sequential": "job.sequential",
+    "predict_sequential": "job.predict.sequential",
     "run": "job.pipeline",
 }
 

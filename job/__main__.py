@@ -3,7 +3,7 @@
 import sys
 
 from job import console
-from job.stopping import StopSignal
+from job.cluster.stopping import StopSignal
 
 
 def main() -> int:
@@ -11,11 +11,11 @@ def main() -> int:
     console.outlast_readers()
     stop = StopSignal()
     stop.take_charge()
-    from job import cli
+    from job.cli.main import main as run_verb
 
-    exit_code = cli.main(stop=stop)
-    if stop.was_given and "job.session" in sys.modules:
-        from job.session import end_process
+    exit_code = run_verb(stop=stop)
+    if stop.was_given and "job.cluster.session" in sys.modules:
+        from job.cluster.session import end_process
 
         end_process(exit_code)
     return exit_code

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from job.errors import ConfigError
-from job.images import DEFAULT_PIXEL_LIMIT
-from job.patience import DEFAULT_PATIENCE, Patience
+from job.images.decode import DEFAULT_PIXEL_LIMIT
+from job.limits import DEFAULT_PATIENCE, Patience
 
 DEFAULT_MODEL = "nvidia/segformer-b0-finetuned-ade-512-512"
 

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-from job.presentable import presentable
+from job.redact import presentable
 
 
 def say(line: str) -> None:

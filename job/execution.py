@@ -6,26 +6,26 @@ from functools import partial
 
 import pyarrow as pa
 
-from job import progress
-from job.address import Place
-from job.checkpoint import Checkpoint
+from job.cluster import progress
+from job.cluster.address import Place
+from job.cluster.data_settings import quiet_data
+from job.cluster.node_check import check_nodes
+from job.cluster.outage import ending_on_outage
+from job.cluster.resources import Allotment, Cluster, allot
+from job.cluster.session import cluster_session
+from job.cluster.stopping import StopSignal
+from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
-from job.data_settings import quiet_data
-from job.dataset_card import write_card, write_maps_schema
-from job.manifest import Manifest
-from job.measures import Measures
-from job.model import ModelCard
-from job.node_check import check_nodes
-from job.outage import ending_on_outage
-from job.receipts import Receipt
-from job.resources import Allotment, Cluster, allot
-from job.session import cluster_session
-from job.sink import committing
+from job.inputs.manifest import Manifest
+from job.models.checkpoint import Checkpoint
+from job.models.loading import ModelCard
+from job.outputs.dataset_card import write_card, write_maps_schema
+from job.outputs.measures import Measures
+from job.outputs.receipts import Receipt
+from job.outputs.sink import committing
+from job.predict.precision import choose_precision
 from job.stages import Stages
-from job.stopping import StopSignal
-from job.storage import Location
-from job.tuning import choose_precision
-from job.waiting import WorkersWatch
+from job.storage.location import Location
 
 
 def survey(

@@ -11,25 +11,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from job import artifacts, receipts
-from job.checkpoint import Checkpoint, Origin
-from job.commits import Commits
+from job.cluster.stopping import StopSignal
 from job.config import JobConfig
-from job.dataset_card import is_described, write_card, write_maps_schema
 from job.errors import ConfigError
-from job.lease import Lease
-from job.manifest import Manifest, freeze
-from job.model_reading import start_reading
-from job.places import open_places
-from job.receipts import Receipt
-from job.stopping import StopSignal
-from job.storage import Location
+from job.inputs.manifest import Manifest, freeze
+from job.models.checkpoint import Checkpoint, Origin
+from job.models.reading import start_reading
+from job.outputs import receipts
+from job.outputs.commits import Commits
+from job.outputs.dataset_card import is_described, write_card, write_maps_schema
+from job.outputs.lock import Lease
+from job.outputs.receipts import Receipt
+from job.prepare import open_places
+from job.storage import parquet
+from job.storage.location import Location
 from job.wording import counted
 
 if TYPE_CHECKING:
-    from job.address import Place
-    from job.model import ModelCard
-    from job.resources import Allotment, Cluster
+    from job.cluster.address import Place
+    from job.cluster.resources import Allotment, Cluster
+    from job.models.loading import ModelCard
 
 Say = Callable[[str], None]
 
@@ -131,7 +132,7 @@ def _done(config: JobConfig, output: Location) -> np.ndarray:
     if config.retry_errors is None:
         return done
     only_retryable = config.retry_errors == "retryable"
-    return np.setdiff1d(done, artifacts.open_errors(output, only_retryable=only_retryable))
+    return np.setdiff1d(done, parquet.open_errors(output, only_retryable=only_retryable))
 
 
 def _remaining(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Table:
@@ -158,7 +159,7 @@ def _look_ahead(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, Mode
     """Where the work will be done and with what: needed as soon as there is any."""
     read_model = start_reading(checkpoint)
     import job.execution  # noqa: F401  # meanwhile: loading Ray Data takes as long
-    from job.address import find_place
+    from job.cluster.address import find_place
 
     place = find_place(config.address)
     model = read_model()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from job.labels import described
+from job.models.labels import described
 
 MANIFEST = pa.schema(
     [

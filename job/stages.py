@@ -13,25 +13,25 @@ import ray
 from ray.data import Dataset, TaskPoolStrategy
 
 from job import schema
-from job.batch_predictor import BatchPredictor
-from job.checkpoint import Checkpoint
+from job.cluster.guard import TASK_RETRIES, Guard
+from job.cluster.metrics import Stopwatch
+from job.cluster.resources import Allotment
 from job.config import JobConfig
-from job.fetching import Listed
-from job.guard import TASK_RETRIES, Guard
-from job.image_loader import ImageLoader
-from job.manifest_source import ManifestSource
-from job.map_predictor import MapPredictor
-from job.maps import MapEncoder
-from job.model import ModelCard
-from job.predictor import Predictor
-from job.presentable import presentable
-from job.receipts import Receipt
-from job.resources import Allotment
-from job.segmentation import SemanticSegmentationPredictor
-from job.sink import MapSink
-from job.stopwatch import Stopwatch
-from job.storage import Location, locate
-from job.tuning import worth_compiling
+from job.images.loader import ImageLoader
+from job.inputs.listed_files import Listed
+from job.inputs.manifest_source import ManifestSource
+from job.models.checkpoint import Checkpoint
+from job.models.loading import ModelCard
+from job.outputs.encoder import MapEncoder
+from job.outputs.receipts import Receipt
+from job.outputs.sink import MapSink
+from job.predict.batch_predictor import BatchPredictor
+from job.predict.map_predictor import MapPredictor
+from job.predict.precision import worth_compiling
+from job.predict.predictor import Predictor
+from job.predict.segmentation import SemanticSegmentationPredictor
+from job.redact import presentable
+from job.storage.location import Location, locate
 
 # A task that dies with its process or its node is started again, more often than what is wrong
 # with its images could need.
@@ -48,8 +48,8 @@ class Stages:
         model: what is known of it.
         allotment: what each step asks Ray for.
         receipt: of the run.
-        tally: handle of the run's :class:`job.progress.Tally`.
-        witnesses: objects that have just been listed, see :mod:`job.fetching`.
+        tally: handle of the run's :class:`job.cluster.progress.Tally`.
+        witnesses: objects that have just been listed, see :mod:`job.inputs.listed_files`.
     """
 
     config: JobConfig

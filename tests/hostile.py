@@ -17,7 +17,7 @@ from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
 from job.errors import ImageError
-from job.images import decode_reduced, to_array
+from job.images.decode import decode_reduced, to_array
 from tests.conftest import picture
 
 MAP = frozenset({"map"})

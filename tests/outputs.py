@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 
 from job import predict_sequential
-from job.checkpoint import Checkpoint
-from job.images import decode
-from job.model import load_model
+from job.images.decode import decode
+from job.models.checkpoint import Checkpoint
+from job.models.loading import load_model
 
 
 def rows(output: object, folder: str) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config
 from ray.core.generated import autoscaler_pb2
 
-from job import autoscaling
-from job.autoscaling import Growth, NodeType
+from job.cluster import autoscaling
+from job.cluster.autoscaling import Growth, NodeType
 
 ROOT = Path(__file__).resolve().parent.parent
 

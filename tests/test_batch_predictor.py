@@ -9,9 +9,9 @@ from ray.data.preprocessor import Preprocessor
 from ray.data.preprocessors import Chain, Concatenator, LabelEncoder, StandardScaler
 
 from job import BatchPredictor, Checkpoint, Predictor
-from job.batch_predictor import _resources
 from job.errors import ConfigError
-from job.scoring_worker import ScoringWorker
+from job.predict.batch_predictor import _resources
+from job.predict.scoring_worker import ScoringWorker
 from tests.conftest import LABELS, make_model, picture
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -17,7 +17,7 @@ from transformers import SegformerForSemanticSegmentation
 
 from job import Checkpoint
 from job.errors import ConfigError, ModelError
-from job.storage import locate
+from job.storage.location import locate
 from tests.conftest import S3, make_model
 
 

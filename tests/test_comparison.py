@@ -13,10 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job import cli, summary
-from job import comparison as comparison_module
-from job.chart import draw
-from job.comparison import BASELINE, CAREFUL, Comparison, Timing, compare, steady_rate, timed
+from job.cli import main, text
+from job.compare import comparison as comparison_module
+from job.compare.chart import draw
+from job.compare.comparison import (
+    BASELINE,
+    CAREFUL,
+    Comparison,
+    Timing,
+    compare,
+    steady_rate,
+    timed,
+)
 from job.errors import JobError
 
 
@@ -46,7 +54,7 @@ def test_maps_that_arrive_all_at_once_are_rated_over_everything() -> None:
 
 
 def test_table_gives_each_its_speed_up_over_the_notebook(comparison: Comparison) -> None:
-    lines = summary.of_comparison(comparison).splitlines()
+    lines = text.of_comparison(comparison).splitlines()
     assert lines[1].endswith("1.0×")
     assert lines[2].split()[-1] == "4.5×"
     assert lines[2].split()[3] == "9.00"
@@ -56,11 +64,11 @@ def test_table_gives_each_its_speed_up_over_the_notebook(comparison: Comparison)
 def test_rates_of_too_few_images_are_marked_and_said_to_be(comparison: Comparison) -> None:
     few = [[replace(timing, settled=timing.name == BASELINE) for timing in timings]
            for timings in comparison.rounds]  # fmt: skip
-    table = summary.of_comparison(replace(comparison, rounds=few)).splitlines()
+    table = text.of_comparison(replace(comparison, rounds=few)).splitlines()
     assert table[2].split()[3] == "9.00?"
     assert "2.00?" not in table[1]
     assert table[-1].startswith("? 70 images are too few for a steady state")
-    assert "?" not in summary.of_comparison(comparison)
+    assert "?" not in text.of_comparison(comparison)
 
 
 @pytest.mark.parametrize(("later", "settled"), [(3, False), (40, True)])
@@ -106,7 +114,7 @@ def refused(
         for name, data in files.items():
             (tmp_path / "in" / name).write_bytes(data)
         before = sorted(tmp_path.iterdir())
-        code = cli.main(["compare", "in", *options])
+        code = main.main(["compare", "in", *options])
         assert sorted(tmp_path.iterdir()) == before, "it has made something"
         return code, capsys.readouterr().err
 
@@ -158,7 +166,7 @@ def test_every_architecture_gives_sequential_maps_before_it_is_rated(compared: C
     assert compared.environment["cluster"]["CPU"] == 2
     kept = json.loads(json.dumps(compared.as_dict()))
     assert kept["images"] == 12
-    assert "12 images are too few for a steady state" in summary.of_comparison(compared)
+    assert "12 images are too few for a steady state" in text.of_comparison(compared)
     assert kept["speedups"][BASELINE] == 1
 
 

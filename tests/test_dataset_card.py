@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from job import artifacts, schema
-from job.commits import Commits
-from job.dataset_card import (
+from job import schema
+from job.errors import OutputConflictError, StorageError
+from job.models.labels import palette
+from job.outputs.commits import Commits
+from job.outputs.dataset_card import (
     CARD,
     LABELS,
     SCHEMA,
@@ -26,11 +28,10 @@ from job.dataset_card import (
     write_card,
     write_maps_schema,
 )
-from job.errors import OutputConflictError, StorageError
-from job.labels import palette
-from job.maps import MapEncoder
-from job.sink import _parquet
-from job.storage import Location, locate
+from job.outputs.encoder import MapEncoder
+from job.outputs.sink import _parquet
+from job.storage import parquet
+from job.storage.location import Location, locate
 from tests.conftest import S3
 
 # Two classes of one name, and what YAML and JSON have a meaning for.
@@ -141,7 +142,7 @@ def test_the_files_of_schemas_are_nobodys_work(output: Location) -> None:
     assert Commits(output).recover() == 0
     assert Commits(output).count("20261101T000000-abcd") == (3, {})
     assert Commits(output).done().tolist() == [0, 1, 2]
-    assert artifacts.open_errors(output, only_retryable=False).tolist() == []
+    assert parquet.open_errors(output, only_retryable=False).tolist() == []
     assert (output / "errors").names() == [SCHEMA]
     assert (output / "maps").names()[0] == SCHEMA, "readers that go by the first file go by it"
 

@@ -11,15 +11,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from job import cli, schema, summary
-from job.annotations import match
-from job.dataset_card import write_card
+from job import schema
+from job.cli import main, text
 from job.errors import ConfigError, JobError, StorageError
-from job.evaluation import evaluate
 from job.kernels.png import encode_map
-from job.labels import palette
-from job.sink import _parquet
-from job.storage import Location, locate
+from job.models.labels import palette
+from job.outputs.dataset_card import write_card
+from job.outputs.sink import _parquet
+from job.results.annotations import match
+from job.results.evaluation import evaluate
+from job.storage.location import Location, locate
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 
@@ -307,11 +308,11 @@ def test_labels_off_by_one_are_told_where_every_class_exists(
     write_output(output, {"/in/x.jpg": few}, "/in")
     write_card(output, NAMES, COLOURS)
     truth = write_truth(tmp_path / "truth", {"x.png": grey(few + 1)})
-    said = summary.of_scores(evaluate(output, truth))
+    said = text.of_scores(evaluate(output, truth))
     assert "with --reduce-labels the pixel accuracy would be 1.0000" in said
-    assert "--reduce" not in summary.of_scores(evaluate(output, truth, reduce_labels=True))
+    assert "--reduce" not in text.of_scores(evaluate(output, truth, reduce_labels=True))
     write_truth(tmp_path / "truth", {"x.png": grey(few)})
-    said = summary.of_scores(evaluate(output, truth, reduce_labels=True))
+    said = text.of_scores(evaluate(output, truth, reduce_labels=True))
     assert "without --reduce-labels the pixel accuracy would be" in said
 
 
@@ -410,8 +411,8 @@ def test_the_verb_ends_in_a_sentence(
 ) -> None:
     write_output(output, {"/in/x.jpg": ids(1)}, "/in")
     truth = write_truth(tmp_path / "truth", {"x.png": colours()})
-    assert cli.main(["evaluate", output.path, "--truth", truth]) == 3
+    assert main.main(["evaluate", output.path, "--truth", truth]) == 3
     assert capsys.readouterr().err.startswith(f"error: {truth}/x.png is no annotation")
     write_truth(tmp_path / "truth", {"x.png": grey(ids(1))})
-    assert cli.main(["evaluate", output.path, "--truth", truth]) == 0
+    assert main.main(["evaluate", output.path, "--truth", truth]) == 0
     assert "mIoU 1.0000 over 1 image\n" in capsys.readouterr().out

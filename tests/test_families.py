@@ -15,9 +15,9 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
-from job.families import FAMILIES
-from job.labels import palette
-from job.model import ModelCard, load_image_processor, load_model
+from job.models.families import FAMILIES
+from job.models.labels import palette
+from job.models.loading import ModelCard, load_image_processor, load_model
 from tests.conftest import make_model, picture
 from tests.tiny_models import BUILDS
 

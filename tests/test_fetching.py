@@ -14,13 +14,13 @@ from typing import Any
 import boto3
 import pytest
 
+from job.cluster.outage import Fault
 from job.errors import ImageError
-from job.fetching import Doubt, Fetcher, Listed
-from job.listing import list_objects
-from job.outage import Fault
-from job.packing import unpacked
-from job.s3 import Patience
-from job.storage import Location, locate
+from job.inputs.listed_files import Doubt, Fetcher, Listed
+from job.inputs.listing import list_objects
+from job.storage.location import Location, locate
+from job.storage.packing import unpacked
+from job.storage.s3 import Patience
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 from tests.faults import FaultyProxy, Refusal, Request

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from job.checkpoint import Checkpoint
-from job.forward import Precision, fast, stock
-from job.model import load_model
+from job.models.checkpoint import Checkpoint
+from job.models.forward import Precision, fast, stock
+from job.models.loading import load_model
 
 SHAPE = (1, 3, 96, 96)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import pytest
 import ray
 
+from job.cluster.guard import DEATHS, Guard, Ledger, StoppingError
+from job.cluster.progress import start_tally
 from job.errors import ImageError
-from job.guard import DEATHS, Guard, Ledger, StoppingError
-from job.progress import start_tally
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -104,7 +104,7 @@ def test_an_actor_asks_as_long_as_it_may_meet_what_another_has_died_on() -> None
 
 def test_code_that_never_lets_go_of_the_interpreter_is_ended_as_well() -> None:
     script = (
-        "import ctypes, time; from job import guard; guard._LAST_RESORT = 1;"
+        "import ctypes, time; from job.cluster import guard; guard._LAST_RESORT = 1;"
         "watch = guard._Watch(time.monotonic() + 0.5, guard.Guard('decode'), [1], 'an image');"
         "guard._watchdog.add(watch); time.sleep(0.4); ctypes.PyDLL(None).sleep(60)"
     )
@@ -117,7 +117,7 @@ def test_code_that_never_lets_go_of_the_interpreter_is_ended_as_well() -> None:
 
 def test_an_image_that_is_done_alone_has_no_other_thread_beside_it() -> None:
     """Else the death of the process, by the other thread's image, would be blamed on it."""
-    from job.guard import _company
+    from job.cluster.guard import _company
 
     at_work: list[str] = []
     seen: list[list[str]] = []

@@ -19,7 +19,7 @@ import tifffile
 from PIL import ExifTags, Image, ImageOps
 
 from job.errors import ImageError
-from job.images import EXTENSIONS, decode, decode_reduced, to_array
+from job.images.decode import EXTENSIONS, decode, decode_reduced, to_array
 from tests.conftest import PHOTOS, picture
 from tests.hostile import chunk, originals, png, saved, scene, tiff
 

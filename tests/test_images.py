@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from job.errors import ImageError
-from job.images import decode, decode_reduced, to_array
+from job.images.decode import decode, decode_reduced, to_array
 from tests import hostile
 from tests.conftest import PHOTOS, picture
 from tests.hostile import chunk, is_a_sentence, outcome, png, saved, scene, with_scans
@@ -429,7 +429,7 @@ def test_every_hostile_file_is_a_picture_or_a_reason(
 MEASURE = """
 import resource, sys
 from job.errors import ImageError
-from job.images import decode
+from job.images.decode import decode
 from tests import hostile
 
 def peak():
@@ -465,7 +465,7 @@ LARGEST = """
 import io, resource, sys
 import numpy as np
 from PIL import Image
-from job.images import decode, to_array
+from job.images.decode import decode, to_array
 
 mode, kind, side = sys.argv[1], sys.argv[2], 2500
 buffer = io.BytesIO()

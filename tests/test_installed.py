@@ -95,8 +95,8 @@ def test_type_checkers_see_the_types_of_what_is_exported(
     )
     revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
     assert len(revealed) == 4, done.stdout
-    assert "predictor_cls: type[job.predictor.Predictor]" in revealed[0]
-    assert revealed[1:3] == ["job.checkpoint.Checkpoint", "int"]
+    assert "predictor_cls: type[job.predict.predictor.Predictor]" in revealed[0]
+    assert revealed[1:3] == ["job.models.checkpoint.Checkpoint", "int"]
     assert "image_processor: Any" in revealed[3]
     (error,) = (line for line in done.stdout.splitlines() if ": error: " in line)
     assert 'expected "Mapping[str, Any]"' in error

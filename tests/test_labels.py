@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from job.labels import described, distinct, is_ade20k, label_names, palette
+from job.models.labels import described, distinct, is_ade20k, label_names, palette
 from tests.conftest import PHOTOS
 
 needs_files = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared files are not here")

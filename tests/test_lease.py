@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from job.errors import OutputConflictError, StoppedError, StorageError
-from job.lease import Lease, is_held
-from job.storage import Location, locate
+from job.outputs.lock import Lease, is_held
+from job.storage.location import Location, locate
 from tests.conftest import S3
 
 HOLD = """
 import sys, time
-from job.lease import Lease
-from job.storage import locate
+from job.outputs.lock import Lease
+from job.storage.location import locate
 with Lease(locate(sys.argv[1]), "theirs", beat_seconds=0.1):
     print("held", flush=True)
     time.sleep(120)

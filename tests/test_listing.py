@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from job.errors import ConfigError, StorageError
-from job.left_out import LeftOut
-from job.listing import list_objects, refuse_overlap
-from job.storage import Location, locate
+from job.inputs.left_out import LeftOut
+from job.inputs.listing import list_objects, refuse_overlap
+from job.storage.location import Location, locate
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 
@@ -245,7 +245,7 @@ def test_a_listing_is_never_a_cached_one(s3: S3) -> None:
         [
             sys.executable,
             "-c",
-            "from job.storage import locate; locate('s3://bucket/fresh/b').write_bytes(b'2')",
+            "from job.storage.location import locate; locate('s3://bucket/fresh/b').write_bytes(b'2')",
         ],
         check=False,
     )

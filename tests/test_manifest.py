@@ -14,9 +14,9 @@ import ray
 
 from job import schema
 from job.errors import StorageError
-from job.manifest import Manifest, freeze
-from job.manifest_source import ManifestSource
-from job.storage import Location, locate
+from job.inputs.manifest import Manifest, freeze
+from job.inputs.manifest_source import ManifestSource
+from job.storage.location import Location, locate
 from tests.conftest import S3
 from tests.servers import serving, serving_folder
 

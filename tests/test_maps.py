@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from job import schema
-from job.labels import palette
-from job.maps import MapEncoder, contact_sheet, overlay
+from job.models.labels import palette
+from job.outputs.encoder import MapEncoder, contact_sheet, overlay
 from tests.conftest import picture
 
 NAMES = ("sky", "ground", "building", "tree", "vehicle")

@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from job.checkpoint import Checkpoint
-from job.model import ModelCard
+from job.models.checkpoint import Checkpoint
+from job.models.loading import ModelCard
 
 _PROGRAM = """
 import sys
-from job.checkpoint import Checkpoint
+from job.models.checkpoint import Checkpoint
 from job.errors import ModelError
-from job.model_reading import start_reading
+from job.models.reading import start_reading
 
 try:
     print(start_reading(Checkpoint.from_model(sys.argv[1]))())

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from job.checkpoint import Checkpoint
-from job.model import load_model
-from job.normalise import Normaliser, gather, look_up
+from job.models.checkpoint import Checkpoint
+from job.models.loading import load_model
+from job.models.normalise import Normaliser, gather, look_up
 from tests.conftest import picture
 
 

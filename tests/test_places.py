@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from job.errors import ConfigError, StorageError
-from job.places import check_input, check_output, open_places
+from job.prepare import check_input, check_output, open_places
 from tests.conftest import S3
 
 
@@ -96,7 +96,7 @@ def test_places_are_looked_at_without_what_takes_seconds_to_load(
     source: Path, tmp_path: Path
 ) -> None:
     script = (
-        "import sys; from job.places import open_places; from job import manifest;"
+        "import sys; from job.prepare import open_places; from job.inputs import manifest;"
         f"open_places({str(source)!r}, {str(tmp_path / 'out')!r});"
         "print({'ray', 'torch', 'transformers', 'pandas', 'numba'} & set(sys.modules))"
     )

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from job.presentable import presentable
+from job.redact import presentable
 
 # AWS's own example keys, and made-up ones of the right shape.
 KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

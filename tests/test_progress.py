@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 import ray
 
-from job.progress import Snapshot, Tally, duration, line, start_tally, watching
-from job.stopwatch import Stopwatch
+from job.cluster.metrics import Stopwatch
+from job.cluster.progress import Snapshot, Tally, duration, line, start_tally, watching
 
 
 @pytest.mark.parametrize(

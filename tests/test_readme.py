@@ -11,7 +11,8 @@ import datasets
 import pytest
 from PIL import Image
 
-from job import cli, pipeline
+from job import pipeline
+from job.cli import main
 from job.config import JobConfig
 from tests.end_to_end.hub import fake_hub
 from tests.end_to_end.processes import finish
@@ -55,14 +56,14 @@ def test_every_verb_has_help_and_an_example() -> None:
     for verb in verbs:
         assert f"python -m job {verb}" in README
         with pytest.raises(SystemExit) as ended:
-            cli.main([verb, "--help"])
+            main.main([verb, "--help"])
         assert ended.value.code == 0
 
 
 def test_every_module_is_told_of() -> None:
     told = README[README.index("## How it works") : README.index("## The verbs")]
-    for module in (ROOT / "job").glob("*.py"):
-        if not module.name.startswith("__"):
+    for module in (ROOT / "job").iterdir():
+        if not module.name.startswith(("__", "py.typed")):
             assert module.stem in told, f"{module.name} is missing from How it works"
 
 

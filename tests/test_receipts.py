@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from job import receipts
-from job.checkpoint import Checkpoint, Origin
+from job.cluster.progress import start_tally
+from job.cluster.resources import Cluster, Node, allot
 from job.config import JobConfig
 from job.errors import JobError, OutputConflictError, StoppedError, StorageError
-from job.measures import Measures
-from job.model import ModelCard
-from job.progress import start_tally
-from job.receipts import Receipt, check_same_maps, new_run_id, read_all
-from job.resources import Cluster, Node, allot
-from job.storage import Location, locate
+from job.models.checkpoint import Checkpoint, Origin
+from job.models.loading import ModelCard
+from job.outputs import receipts
+from job.outputs.measures import Measures
+from job.outputs.receipts import Receipt, check_same_maps, new_run_id, read_all
+from job.storage.location import Location, locate
 
 ORIGIN = Origin("a/model", "c0ffee", "digest-1")
 SETTINGS = {

@@ -10,7 +10,7 @@ from botocore import exceptions as botocore_errors
 from botocore.exceptions import ClientError
 from s3fs.errors import translate_boto_error
 
-from job.refusals import ENVIRONMENT, explain, keep_answer, kind_of
+from job.storage.refusals import ENVIRONMENT, explain, keep_answer, kind_of
 
 
 def answered(code: str, status: int, operation: str = "GetObject") -> OSError:

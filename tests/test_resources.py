@@ -2,10 +2,10 @@
 
 import pytest
 
-from job.autoscaling import Growth, NodeType
+from job.cluster.autoscaling import Growth, NodeType
+from job.cluster.resources import Cluster, Node, allot
 from job.config import JobConfig, load
 from job.errors import ConfigError
-from job.resources import Cluster, Node, allot
 
 ONE = Cluster((Node(1),))
 LAPTOP = Cluster((Node(2),))

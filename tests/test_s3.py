@@ -17,11 +17,10 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from job import notices
 from job.errors import StorageError
-from job.listing import list_objects
-from job.refusals import kind_of
-from job.storage import (
+from job.inputs.listing import list_objects
+from job.storage import notices
+from job.storage.location import (
     STORAGE_ERRORS,
     ChangedError,
     Location,
@@ -30,6 +29,7 @@ from job.storage import (
     locate,
     take_retries,
 )
+from job.storage.refusals import kind_of
 from tests.conftest import S3
 from tests.faults import KINDS, FaultyProxy, Refusal
 from tests.servers import silent
@@ -520,7 +520,7 @@ def test_patience_and_options_travel_to_another_process(healthy: FaultyProxy) ->
         [sys.executable, "-c", script], input=pickle.dumps(place), capture_output=True, check=False
     )
     first, second = done.stdout.decode().splitlines()
-    assert first == "job.s3 7.5 7.5", done.stderr.decode()
+    assert first == "job.storage.s3 7.5 7.5", done.stderr.decode()
     assert "SlowDown" in second
     assert len(healthy.requests) == 2
 

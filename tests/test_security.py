@@ -17,18 +17,21 @@ import pytest
 from PIL import Image
 from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
 
-from job import artifacts, pipeline, receipts, schema, summary
-from job.checkpoint import Checkpoint
-from job.commits import Commits
+from job import pipeline, schema
+from job.cli import text
 from job.config import JobConfig
 from job.errors import JobError, ModelError
-from job.evaluation import Scores
+from job.inputs.manifest import freeze
 from job.kernels.png import decode_map
-from job.labels import label_names, palette
-from job.manifest import freeze
-from job.model import ModelCard, load_image_processor, load_model
-from job.storage import Location, locate
-from job.verification import verify
+from job.models.checkpoint import Checkpoint
+from job.models.labels import label_names, palette
+from job.models.loading import ModelCard, load_image_processor, load_model
+from job.outputs import receipts
+from job.outputs.commits import Commits
+from job.results.evaluation import Scores
+from job.results.verification import verify
+from job.storage import parquet
+from job.storage.location import Location, locate
 from tests.conftest import S3
 from tests.hostile import originals, saved
 from tests.outputs import manifest, rows
@@ -261,7 +264,7 @@ def test_half_a_character_becomes_a_question_mark_that_parquet_can_hold() -> Non
 def test_labels_are_spelt_out_where_they_are_shown() -> None:
     names = ("\x1b[2Jwall", "photo\u202egpj", "line\nline")
     confusion = np.eye(len(names), dtype=np.int64)
-    shown = summary.of_scores(Scores(confusion, names, images=1, without_truth=0))
+    shown = text.of_scores(Scores(confusion, names, images=1, without_truth=0))
     assert all(line.isprintable() for line in shown.splitlines())
     assert len(shown.splitlines()) == 1 + len(names)
 
@@ -284,8 +287,8 @@ READERS: dict[str, Callable[[Location, Path], object]] = {
     "verify": lambda output, _: verify(output, deep=True),
     "freeze": lambda output, source: freeze(str(source), output, {}, write=False),
     "done": lambda output, _: Commits(output).done(),
-    "open errors": lambda output, _: artifacts.open_errors(output, only_retryable=True),
-    "rows": lambda output, _: [t.to_pylist() for t in artifacts.tables(output, "maps")],
+    "open errors": lambda output, _: parquet.open_errors(output, only_retryable=True),
+    "rows": lambda output, _: [t.to_pylist() for t in parquet.tables(output, "maps")],
 }
 
 

@@ -13,7 +13,7 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from job.kernels.segformer import CannotFoldError, fold
+from job.models.segformer import CannotFoldError, fold
 
 
 def small_segformer(**changes: Any) -> SegformerForSemanticSegmentation:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from job.kernels import segformer_numba as one_core
+from job.models import segformer_numba as one_core
 
 Shape = tuple[int, ...]
 

@@ -24,12 +24,12 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
-from job.forward import Forward, stock
-from job.image_loader import ImageLoader
-from job.listing import list_objects
-from job.model import ModelCard, ModelSize, load_image_processor, load_model
-from job.s3 import Patience
-from job.storage import Location, locate
+from job.images.loader import ImageLoader
+from job.inputs.listing import list_objects
+from job.models.forward import Forward, stock
+from job.models.loading import ModelCard, ModelSize, load_image_processor, load_model
+from job.storage.location import Location, locate
+from job.storage.s3 import Patience
 from tests.conftest import LABELS, PHOTOS, make_model, picture
 from tests.tiny_models import BUILDS
 

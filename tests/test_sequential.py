@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 
 from job import Checkpoint, predict_sequential
-from job.model import load_model
+from job.models.loading import load_model
 from tests.conftest import picture
 
 

@@ -7,15 +7,15 @@ import pytest
 import ray
 from ray._private.utils import publish_error_to_driver
 
+from job.cluster.session import cluster_session
 from job.errors import StoppedError
-from job.session import cluster_session
 from tests.end_to_end.processes import members, outcome, started, wait_for
 
 # A run that is stopped while threads of its process ask Ray for one thing after the other.
 STOPPED = """
 import threading, time, ray
 from job.errors import StoppedError
-from job.session import cluster_session, end_process
+from job.cluster.session import cluster_session, end_process
 
 def slow(row):
     time.sleep(0.05)

@@ -12,15 +12,15 @@ import pytest
 import ray
 
 from job import schema
-from job.commits import Commits
+from job.cluster.progress import Tally
 from job.errors import ImageError, OutputConflictError
-from job.image_loader import failure
-from job.lease import Lease
-from job.manifest_source import ManifestSource
-from job.maps import MapEncoder
-from job.progress import Tally
-from job.sink import MapSink, committing
-from job.storage import Location, locate
+from job.images.loader import failure
+from job.inputs.manifest_source import ManifestSource
+from job.outputs.commits import Commits
+from job.outputs.encoder import MapEncoder
+from job.outputs.lock import Lease
+from job.outputs.sink import MapSink, committing
+from job.storage.location import Location, locate
 from tests.conftest import S3
 from tests.outputs import rows
 

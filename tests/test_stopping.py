@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from job.cluster.stopping import StopSignal, grace_before_kill
 from job.errors import StoppedError
-from job.stopping import StopSignal, grace_before_kill
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_submitted_job_is_done_before_ray_kills_it(
 
 RUN = """
 import os, signal, sys, time
-from job.stopping import StopSignal, grace_before_kill
+from job.cluster.stopping import StopSignal, grace_before_kill
 stop = StopSignal()
 stop.take_charge()
 """

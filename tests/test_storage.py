@@ -13,8 +13,8 @@ from fsspec.implementations.ftp import FTPFileSystem
 from fsspec.implementations.github import GithubFileSystem
 
 from job.errors import ConfigError, JobError, StorageError
-from job.listing import StoredObject, list_objects
-from job.storage import ChangedError, explain, locate
+from job.inputs.listing import StoredObject, list_objects
+from job.storage.location import ChangedError, explain, locate
 from tests import hosted as hosted  # registers hosted://, contained:// and repository://
 from tests.conftest import S3
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from job import cli
+from job.cli import main
+from job.cluster.submission import refuse_lost_results, refuse_missing_input
 from job.errors import ConfigError
-from job.submission import refuse_lost_results, refuse_missing_input
 
 
 @pytest.fixture
@@ -62,5 +62,5 @@ def test_a_job_that_was_not_submitted_may_name_any_place(tmp_path: Path) -> None
 def test_every_verb_that_writes_refuses_it(
     unpacked: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert "which Ray deletes" in capsys.readouterr().err

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from job import artifacts, summary
-from job.evaluation import Scores
-from job.receipts import Receipt
-from job.sink import _error_rows, _parquet
-from job.storage import locate
-from job.verification import KINDS, Verdict
+from job.cli import text
+from job.outputs.receipts import Receipt
+from job.outputs.sink import _error_rows, _parquet
+from job.results.evaluation import Scores
+from job.results.verification import KINDS, Verdict
+from job.storage import parquet
+from job.storage.location import locate
 
 
 def receipt(
@@ -25,9 +26,9 @@ def receipt(
 
 def test_too_many_failures_name_the_option_the_first_images_and_the_folder() -> None:
     found = receipt(986, {"empty": 10, "truncated": 4}, 1_200, done_before=200)
-    assert not summary.is_good(found, 0.01)
+    assert not text.is_good(found, 0.01)
     first = [(f"in/{number}.jpg", "the file is empty") for number in range(5)]
-    assert summary.of_failure(found, "out/", 0.01, first).splitlines() == [
+    assert text.of_failure(found, "out/", 0.01, first).splitlines() == [
         "14 of 1,000 images failed (1.4 %), more than --max-error-rate 1 %",
         *(f"  in/{number}.jpg: the file is empty" for number in range(5)),
         "  and 9 more",
@@ -37,8 +38,8 @@ def test_too_many_failures_name_the_option_the_first_images_and_the_folder() -> 
 
 def test_images_that_are_neither_mapped_nor_failed_are_said_to_be_left() -> None:
     found = receipt(7, {}, 10)
-    assert not summary.is_good(found, 1.0)
-    assert "3 of 10 images have neither a map nor an error row" in summary.of_failure(
+    assert not text.is_good(found, 1.0)
+    assert "3 of 10 images have neither a map nor an error row" in text.of_failure(
         found, "out", 1.0, []
     )
 
@@ -51,7 +52,7 @@ def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
         table = pa.table({"id": range(3), "uri": uris, "error": [json.dumps(reason)] * 3})
         name = f"{run}-{task:06d}.parquet"
         (output / "errors" / name).write_bytes(_parquet(_error_rows(table, run)))
-    found = artifacts.first_errors(output, "run-1", 5)
+    found = parquet.first_errors(output, "run-1", 5)
     assert [uri for uri, _ in found] == [
         *(f"run-1/0/{number}.jpg" for number in range(3)),
         *(f"run-1/1/{number}.jpg" for number in range(2)),
@@ -61,7 +62,7 @@ def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
 
 def test_the_rate_once_under_way_and_the_rate_with_start_up_are_both_told() -> None:
     found = receipt(36, {}, 36, seconds=14.0, first_map=9.0, steady=12.04)
-    assert summary.of_run(found, "out").splitlines()[:2] == [
+    assert text.of_run(found, "out").splitlines()[:2] == [
         "36 maps of 36 images in 14 s",
         "  speed   12.0 images/s once under way; 2.6 images/s with the 9 s until the first maps",
     ]
@@ -69,12 +70,12 @@ def test_the_rate_once_under_way_and_the_rate_with_start_up_are_both_told() -> N
 
 def test_maps_that_all_come_at_once_have_no_rate_under_way() -> None:
     found = receipt(5, {}, 5, seconds=10.0, first_map=9.0)
-    assert summary.of_run(found, "out").splitlines()[1] == (
+    assert text.of_run(found, "out").splitlines()[1] == (
         "  speed   0.5 images/s with the 9 s until the first maps; too few images to tell what many"
         " would reach"
     )
     nothing = receipt(0, {"empty": 5}, 5, seconds=10.0)
-    assert summary.of_run(nothing, "out").splitlines()[1] == "  speed   0.5 images/s"
+    assert text.of_run(nothing, "out").splitlines()[1] == "  speed   0.5 images/s"
 
 
 def test_one_of_anything_is_singular() -> None:
@@ -83,17 +84,17 @@ def test_one_of_anything_is_singular() -> None:
     for kind in KINDS:
         verdict.blame(kind, ["x"])
     texts = [
-        summary.of_run(receipt(1, {}, 1, seconds=1.0, retries=1), "out"),
-        summary.of_run(receipt(1, {}, 2, done_before=1, seconds=1.0), "out"),
-        summary.of_run(receipt(0, {}, 1, done_before=1), "out"),
-        summary.of_failure(receipt(0, {"empty": 1}, 1), "out", 0.0, []),
-        summary.of_failure(receipt(0, {}, 1), "out", 0.0, []),
-        summary.of_scores(scores),
-        summary.of_verdict(verdict),
-        summary.of_verdict(Verdict(1, 1)),
+        text.of_run(receipt(1, {}, 1, seconds=1.0, retries=1), "out"),
+        text.of_run(receipt(1, {}, 2, done_before=1, seconds=1.0), "out"),
+        text.of_run(receipt(0, {}, 1, done_before=1), "out"),
+        text.of_failure(receipt(0, {"empty": 1}, 1), "out", 0.0, []),
+        text.of_failure(receipt(0, {}, 1), "out", 0.0, []),
+        text.of_scores(scores),
+        text.of_verdict(verdict),
+        text.of_verdict(Verdict(1, 1)),
         receipt(1, {}, 1).how_far,
     ]
-    for text in texts:
-        assert not re.search(r"(?<![\d,.])1 (images|maps|errors|files|rows|writes|requests)", text)
-    assert "2 images" in summary.of_verdict(Verdict(2, 2))
+    for told in texts:
+        assert not re.search(r"(?<![\d,.])1 (images|maps|errors|files|rows|writes|requests)", told)
+    assert "2 images" in text.of_verdict(Verdict(2, 2))
     assert set(verdict.problems) == set(KINDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from job import temporary
+from job.cluster import temporary
 from job.errors import JobError
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from job.checkpoint import Checkpoint
+from job.cluster.resources import Cluster, Node, allot
 from job.config import JobConfig
 from job.errors import ModelError
-from job.model import on_device
-from job.resources import Cluster, Node, allot
-from job.tuning import (
+from job.models.checkpoint import Checkpoint
+from job.models.loading import on_device
+from job.predict.precision import (
     COMPILE_FROM,
     _seconds_by_precision,
     choose_precision,

@@ -6,11 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from job import artifacts, cli, pipeline, schema, verification
+from job import pipeline, schema
+from job.cli import main
 from job.config import JobConfig
-from job.dataset_card import SCHEMA
 from job.errors import StorageError
-from job.storage import Location, locate
+from job.outputs.dataset_card import SCHEMA
+from job.results import verification
+from job.storage import parquet
+from job.storage.location import Location, locate
 from tests.conftest import write_pictures
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -106,8 +109,8 @@ def test_last_attempt_at_an_image_is_what_counts(output: Location) -> None:
         pq.write_table(table, Path(output.path, "errors", f"{run_id}-000000.parquet"))
     for file in Path(output.path, "maps").iterdir():
         file.unlink()
-    assert artifacts.open_errors(output, only_retryable=True).tolist() == []
-    assert artifacts.open_errors(output, only_retryable=False).tolist() == [3, failed["id"]]
+    assert parquet.open_errors(output, only_retryable=True).tolist() == []
+    assert parquet.open_errors(output, only_retryable=False).tolist() == [3, failed["id"]]
 
 
 @pytest.mark.parametrize("verb", ["verify", "plan"])
@@ -117,7 +120,7 @@ def test_output_that_is_a_file_ends_in_a_sentence(
     output = tmp_path / "file"
     output.write_bytes(b"")
     words = [verb, str(finished / "in"), str(output), "--model", str(model_dir)]
-    assert cli.main(words if verb == "plan" else [verb, str(output)]) == 3
+    assert main.main(words if verb == "plan" else [verb, str(output)]) == 3
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: ")
     assert "a file is in the way" in said

@@ -10,12 +10,12 @@ import pytest
 import ray
 from ray.data import DataContext
 
-from job import waiting
+from job.cluster import waiting
+from job.cluster.progress import Snapshot
+from job.cluster.resources import Allotment, Cluster, Node, allot
+from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
 from job.errors import JobError
-from job.progress import Snapshot
-from job.resources import Allotment, Cluster, Node, allot
-from job.waiting import WorkersWatch
 from tests.end_to_end.processes import wait_for
 
 LAPTOP = Node(2)

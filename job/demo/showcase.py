@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from job import artifacts, evaluation, pipeline
+from job import pipeline
 from job.config import JobConfig
 from job.demo.scenes import LABELS, write_scenes
-from job.evaluation import Scores
-from job.images import decode
+from job.images.decode import decode
 from job.kernels.png import decode_map
-from job.labels import palette
-from job.maps import contact_sheet
-from job.receipts import Receipt
-from job.storage import Location, locate
+from job.models.labels import palette
+from job.outputs.encoder import contact_sheet
+from job.outputs.receipts import Receipt
+from job.results import evaluation
+from job.results.evaluation import Scores
+from job.storage import parquet
+from job.storage.location import Location, locate
 
 MODEL = Path(__file__).parent / "model"
 SCENES, SEED = 36, 7_000
@@ -53,7 +55,7 @@ def show(directory: Path, say: Callable[[str], None]) -> Showcase:
 
 def _picture(output: Location, count: int = 6) -> Image.Image:
     """The scenes that show the most classes, each above its overlay."""
-    rows = [row for table in artifacts.tables(output, "maps") for row in table.to_pylist()]
+    rows = [row for table in parquet.tables(output, "maps") for row in table.to_pylist()]
     rich = sorted(rows, key=lambda row: (-_richness(row), row["id"]))[:count]
     pictures = [
         (np.asarray(decode(Path(row["uri"]).read_bytes())), decode_map(row["map"]["bytes"]))

@@ -11,8 +11,8 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
-from job import png_chunks
 from job.errors import ImageError
+from job.images import png_chunks
 
 _GREYSCALE, _PALETTED = 0, 3  # colour types of the PNG specification
 _UP = 2  # filter type: each byte minus the one above it

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from job import execution
-from job.resources import Allotment
+from job.cluster.resources import Allotment
 
 
 def load_apart() -> None:
@@ -25,10 +25,10 @@ def load_apart() -> None:
 
 def main() -> int:
     """Run the job's command line so."""
-    from job import cli
+    from job.cli.main import main as run_verb
 
     load_apart()
-    return cli.main(sys.argv[1:])
+    return run_verb(sys.argv[1:])
 
 
 if __name__ == "__main__":

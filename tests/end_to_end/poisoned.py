@@ -25,30 +25,30 @@ def die() -> None:
 
 def hurt() -> None:
     """Give this worker process the faults."""
-    from job import images
-    from job.segmentation import SemanticSegmentationPredictor
+    from job.images import decode
+    from job.predict.segmentation import SemanticSegmentationPredictor
 
-    decode, predict = images.decode_reduced, SemanticSegmentationPredictor._predict_images
+    decode_reduced, predict = decode.decode_reduced, SemanticSegmentationPredictor._predict_images
 
     def decode_or_worse(data: bytes, *args: Any, **options: Any) -> Any:
         if data.startswith(CRASH):
             die()
         if data.startswith(HANG):
             time.sleep(3600)
-        return decode(data, *args, **options)
+        return decode_reduced(data, *args, **options)
 
     def predict_or_die(self: Any, pixels: Any, sizes: Any) -> Any:
         if any(not image.any() for image in pixels):
             die()
         return predict(self, pixels, sizes)
 
-    images.decode_reduced = decode_or_worse
+    decode.decode_reduced = decode_or_worse
     SemanticSegmentationPredictor._predict_images = predict_or_die  # type: ignore[method-assign]
 
 
 def main() -> int:
     """Run the job's command line there."""
-    from job import cli
+    from job.cli.main import main as run_verb
     from tests.conftest import start_ray
     from tests.end_to_end.apart import load_apart
 
@@ -57,7 +57,7 @@ def main() -> int:
     # Workers run the hook before they know where this process has its modules from.
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     start_ray(runtime_env={"worker_process_setup_hook": hurt})
-    return cli.main(sys.argv[1:])
+    return run_verb(sys.argv[1:])
 
 
 if __name__ == "__main__":

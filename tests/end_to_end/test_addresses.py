@@ -30,7 +30,7 @@ Answers = dict[str, tuple[float, str]]
 # Each address in turn, in one process: most of a process's time is for importing Ray.
 FIND = """
 import json, sys, time
-from job.address import find_place
+from job.cluster.address import find_place
 from job.errors import JobError
 found = {}
 for address in sys.argv[1:]:

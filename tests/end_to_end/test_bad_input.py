@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from job.cli import main
+from job.cli.main import main
 from tests.conftest import S3, write_pictures
 from tests.end_to_end.hub import COMMIT, Quiet, fake_hub
 from tests.end_to_end.processes import finish, free_ports

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from job.cli import main
+from job.cli.main import main
 from tests.conftest import S3, write_pictures
 from tests.end_to_end.processes import ROOT, finish, outcome, started, wait_for, worker_nodes
 from tests.faults import FaultyProxy, Refusal, Request
@@ -343,7 +343,7 @@ def test_an_input_that_is_gone_is_no_fault_of_its_images(
 ) -> None:
     source, output, away = tmp_path / "in", tmp_path / "out", tmp_path / "away"
     shutil.copytree(some, source)
-    from job import manifest
+    from job.inputs import manifest
 
     freeze = manifest.freeze
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from job import pipeline
-from job.cli import main
+from job.cli.main import main
 from job.config import JobConfig
-from job.receipts import Receipt
-from job.storage import locate
-from job.verification import Verdict, verify
+from job.outputs.receipts import Receipt
+from job.results.verification import Verdict, verify
+from job.storage.location import locate
 from tests.conftest import S3, write_pictures
 from tests.faults import KINDS, FaultyProxy, Request
 from tests.outputs import check_each_image_once, ids, rows

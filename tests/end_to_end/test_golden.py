@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from job import predict_sequential
-from job.checkpoint import Checkpoint
 from job.config import DEFAULT_MODEL
-from job.images import decode
-from job.model import load_model
+from job.images.decode import decode
+from job.models.checkpoint import Checkpoint
+from job.models.loading import load_model
 
 CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
 # transformers, tests/models/segformer/test_modeling_segformer.py: logits[0, :3, :3, :3].

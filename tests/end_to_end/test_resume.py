@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from job import verification
-from job.storage import locate
+from job.results import verification
+from job.storage.location import locate
 from tests.conftest import write_pictures
 from tests.end_to_end.processes import (
     Finished,

@@ -1,0 +1,1 @@
+"""Ray: what a run asks of it, and what it tells."""

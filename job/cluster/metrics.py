@@ -1,0 +1,55 @@
+"""Stopwatch: seconds and images per stage, added up over all workers of a run."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from job.storage.location import take_retries
+
+
+class Stopwatch:
+    """Times stages in a worker and reports to the run's tally; cheap enough to be always on.
+
+    Args:
+        tally: handle of the :class:`job.cluster.progress.Tally` actor; None keeps the figures here.
+    """
+
+    def __init__(self, tally: Any = None) -> None:
+        self._tally = tally
+        self._lock = threading.Lock()
+        self.seconds: dict[str, float] = {}
+        self.images: dict[str, int] = {}
+
+    @contextmanager
+    def stage(self, name: str, images: int = 1) -> Iterator[None]:
+        """Count the time inside the context, and this many images, to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - started
+            with self._lock:
+                self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
+                self.images[name] = self.images.get(name, 0) + images
+
+    def report(self) -> None:
+        """Send what has been added up since the last report, without waiting."""
+        if self._tally is None:
+            return
+        with self._lock:
+            seconds, self.seconds = self.seconds, {}
+            images, self.images = self.images, {}
+        self._tally.add.remote(seconds, images, take_retries())
+
+    def note(self, text: str) -> None:
+        """Tell the person who watches the run something, once however many workers say it."""
+        if self._tally is not None:
+            self._tally.note.remote(text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_tally": self._tally}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_tally"])  # type: ignore[misc]

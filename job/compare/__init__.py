@@ -1,0 +1,1 @@
+"""The architectures of batch inference side by side."""

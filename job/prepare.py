@@ -1,0 +1,123 @@
+"""Places: whether INPUT and OUTPUT can be used, found out before anything is started."""
+
+import os
+from itertools import islice
+
+from job.errors import ConfigError, StorageError
+from job.inputs.listing import list_objects, refuse_overlap
+from job.limits import DEFAULT_PATIENCE, Patience
+from job.storage.archives import archive_of, without_copies
+from job.storage.location import STORAGE_ERRORS, Location, StorageOptions, explain, locate
+from job.storage.refusals import kind_of
+from job.storage.s3 import S3
+
+# Filesystems of fsspec that cannot be written, by their schemes; archives cannot either.
+_READ_ONLY = {"data", "github", "http", "https"}
+
+
+def open_places(
+    source: str,
+    output: str,
+    options: StorageOptions | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> tuple[Location, Location]:
+    """INPUT and OUTPUT, once it is known that there is an INPUT and that OUTPUT takes files.
+
+    Raises:
+        ConfigError: OUTPUT is inside INPUT, or is none that can be written.
+        StorageError: nothing is there, or it may not be used.
+    """
+    _refuse_read_only(output)
+    places = locate(source, options, patience), locate(output, options, patience)
+    refuse_overlap(*places)
+    check_output(output, options, patience)
+    check_input(source, options, patience)
+    return places
+
+
+def check_input(
+    source: str, options: StorageOptions | None = None, patience: Patience = DEFAULT_PATIENCE
+) -> None:
+    """Look whether anything is there: on a disk at one folder or a few, on S3 at one page.
+
+    Raises:
+        StorageError: nothing is there, or it may not be listed.
+    """
+    for _ in islice(list_objects(source, options, patience), 1):
+        pass
+
+
+def check_output(
+    output: str, options: StorageOptions | None = None, patience: Patience = DEFAULT_PATIENCE
+) -> None:
+    """Look whether an OUTPUT could be written; writes nothing.
+
+    Raises:
+        ConfigError: its storage is one that is only read.
+        StorageError: it cannot be asked, may not be written, or is a file.
+    """
+    _refuse_read_only(output)
+    place = locate(output, options, patience)
+    if place.is_local:
+        check_folder(f"OUTPUT {output}", place.path)
+        return
+    try:
+        if isinstance(place.fs, S3):
+            bucket, key, _ = place.fs.split_path(place.path)
+            found = place.fs.listing(bucket, key)
+            is_file = next(found, {}).get("Key") == key != ""
+        else:
+            is_file = place.exists() and place.fs.isfile(place.path)
+    except Exception as error:  # filesystems of other clouds have errors of their own
+        if not isinstance(error, STORAGE_ERRORS) and kind_of(error) == "unknown":
+            raise
+        raise StorageError(f"OUTPUT {output} cannot be written: {explain(error)}") from error
+    if is_file:
+        raise _no_folder(f"OUTPUT {output}", place.path)
+
+
+def _refuse_read_only(output: str) -> None:
+    scheme, mark, _ = without_copies(output).partition("://")
+    is_archive = bool(archive_of(output)) and scheme != "dir"
+    if is_archive or (mark and scheme in _READ_ONLY):
+        what = "an archive" if is_archive else f"{scheme}://"
+        raise ConfigError(
+            f"OUTPUT {output}: {what} cannot be written. Give a folder, or a prefix of a bucket"
+        )
+
+
+def check_folder(named: str, path: str) -> None:
+    """Look at a local folder, or at the one in which it would be made; makes nothing.
+
+    Args:
+        named: what to call it in a message.
+        path: of the folder.
+
+    Raises:
+        StorageError: it may not be written, or a file is in the way.
+    """
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        if os.path.islink(there) and not os.path.exists(there):
+            raise StorageError(
+                f"{named} cannot be written: {there} is a link that leads nowhere. Remove it, or"
+                " make the folder that it names"
+            )
+        raise _no_folder(named, there)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{named} cannot be written: permission denied ({there}). Give a folder that this user"
+            " may write"
+        )
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        raise StorageError(
+            f"{named} cannot be written: {there} is on a file system that is only read"
+        )
+
+
+def _no_folder(named: str, file: str) -> StorageError:
+    return StorageError(
+        f"{named} cannot be written: a file is in the way ({file}). Give a folder for the results"
+    )

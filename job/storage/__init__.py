@@ -1,0 +1,1 @@
+"""Where files are: local, S3, and whatever else fsspec opens."""
