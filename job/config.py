@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from job.errors import ConfigError
 from job.images.decode import DEFAULT_PIXEL_LIMIT
-from job.limits import DEFAULT_PATIENCE, Patience
+from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
 
 DEFAULT_MODEL = "nvidia/segformer-b0-finetuned-ade-512-512"
 
@@ -118,12 +118,12 @@ class JobConfig(BaseModel):
         32, ge=1, le=64, description="images that one task fetches at the same time, up to 64"
     )
     storage_attempts: int = Field(
-        DEFAULT_PATIENCE.attempts,
+        DEFAULT_RETRY_POLICY.attempts,
         ge=1,
         description="times that a request to S3 is made before it has failed",
     )
     storage_timeout: float = Field(
-        DEFAULT_PATIENCE.timeout,
+        DEFAULT_RETRY_POLICY.timeout,
         gt=0,
         description="seconds to wait for an answer of S3, or for more of one",
     )
@@ -150,9 +150,9 @@ class JobConfig(BaseModel):
         return value
 
     @property
-    def patience(self) -> Patience:
+    def retry_policy(self) -> RetryPolicy:
         """How long to try with S3."""
-        return Patience(self.storage_attempts, self.storage_timeout)
+        return RetryPolicy(self.storage_attempts, self.storage_timeout)
 
 
 def parse_storage_options(text: str) -> dict[str, Any]:

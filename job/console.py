@@ -4,13 +4,13 @@ import os
 import sys
 from typing import Any, TextIO
 
-from job.redact import presentable
+from job.redact import redact
 
 
 def say(line: str) -> None:
     """Tell the person who watches: in lines of their own, on standard error."""
     for part in line.splitlines():
-        print(presentable(part), file=sys.stderr, flush=True)
+        print(redact(part), file=sys.stderr, flush=True)
 
 
 def outlast_readers() -> None:

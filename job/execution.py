@@ -11,14 +11,14 @@ from job.cluster.address import Place
 from job.cluster.data_settings import quiet_data
 from job.cluster.node_check import check_nodes
 from job.cluster.outage import ending_on_outage
-from job.cluster.resources import Allotment, Cluster, allot
+from job.cluster.resources import Cluster, ResourcePlan, plan_resources
 from job.cluster.session import cluster_session
 from job.cluster.stopping import StopSignal
 from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
 from job.inputs.manifest import Manifest
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelCard
+from job.models.loading import ModelInfo
 from job.outputs.dataset_card import write_card, write_maps_schema
 from job.outputs.measures import Measures
 from job.outputs.receipts import Receipt
@@ -30,7 +30,7 @@ from job.storage.location import Location
 
 def survey(
     config: JobConfig, place: Place, images: Manifest, remaining: int
-) -> tuple[Cluster, Allotment]:
+) -> tuple[Cluster, ResourcePlan]:
     """What the cluster has, and what each step of a run would ask of it.
 
     Args:
@@ -45,7 +45,7 @@ def survey(
     with cluster_session(place):
         check_nodes(images.witnesses)
         cluster = Cluster.now()
-        return cluster, allot(config, cluster, remaining)
+        return cluster, plan_resources(config, cluster, remaining)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Execution:
 
     config: JobConfig
     checkpoint: Checkpoint
-    model: ModelCard
+    model: ModelInfo
     output: Location
     say: Callable[[str], None]
     stop: StopSignal
@@ -86,44 +86,44 @@ class Execution:
         """
         with cluster_session(place), quiet_data():
             check_nodes(images.witnesses, self.output)
-            allotment = allot(self.config, Cluster.now(), len(remaining))
-            self.say(f"{allotment}")
+            resources = plan_resources(self.config, Cluster.now(), len(remaining))
+            self.say(f"{resources}")
             write_card(self.output, *self.model.classes)
-            tally = progress.start_tally()
-            ask = partial(progress.ask, tally)
-            watch = WorkersWatch(allotment, self.config.worker_timeout, ask)
-            receipt = self._with_precision(receipt, allotment, watch)
+            tracker = progress.start_tracker()
+            ask = partial(progress.ask, tracker)
+            watch = WorkersWatch(resources, self.config.worker_timeout, ask)
+            receipt = self._with_precision(receipt, resources, watch)
             stages = Stages(
                 self.config,
                 self.checkpoint,
                 self.model,
-                allotment,
+                resources,
                 receipt,
-                tally,
+                tracker,
                 images.witnesses,
             )
             with (
-                receipt.kept_in(self.output, Measures(tally, allotment), self.release) as keeping,
+                receipt.kept_in(self.output, Measures(tracker, resources), self.release) as writer,
                 progress.watching(
-                    tally, len(remaining), self.config.progress, describe=watch.describe
+                    tracker, len(remaining), self.config.progress, describe=watch.describe
                 ),
                 watch.over_dataset(),
-                self.stop.finishing(keeping.stopping, self.config.stop_grace),
-                ending_on_outage(tally, lambda: self.stop.was_given),
+                self.stop.finishing(writer.stopping, self.config.stop_grace),
+                ending_on_outage(tracker, lambda: self.stop.was_given),
                 committing(self.output),
             ):
                 stages.write_maps(remaining, self.output)
                 write_maps_schema(self.output, *self.model.classes)
-        return keeping.receipt
+        return writer.receipt
 
     def _with_precision(
-        self, receipt: Receipt, allotment: Allotment, watch: WorkersWatch
+        self, receipt: Receipt, resources: ResourcePlan, watch: WorkersWatch
     ) -> Receipt:
         """The receipt with what ``--precision auto`` comes to on this cluster."""
         if receipt.settings["precision"] != "auto":
             return receipt
         precision, reason = choose_precision(
-            self.checkpoint, allotment, lambda: watch.wait_for_place(self.say)
+            self.checkpoint, resources, lambda: watch.wait_for_place(self.say)
         )
         self.say(reason)
         return receipt.with_precision(precision)

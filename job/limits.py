@@ -1,4 +1,4 @@
-"""Patience: how long storage may misbehave before it has failed."""
+"""Limits: how long storage may misbehave, and how large an image may be, before it has failed."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ _LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long storage may misbehave before it has failed.
 
     Attributes:
@@ -38,4 +38,4 @@ class Patience:
         return float(min(2.0 ** (attempt - 1), _LONGEST_WAIT))
 
 
-DEFAULT_PATIENCE = Patience()
+DEFAULT_RETRY_POLICY = RetryPolicy()

@@ -20,7 +20,7 @@ from job.models.reading import start_reading
 from job.outputs import receipts
 from job.outputs.commits import Commits
 from job.outputs.dataset_card import is_described, write_card, write_maps_schema
-from job.outputs.lock import Lease
+from job.outputs.lock import OutputLock
 from job.outputs.receipts import Receipt
 from job.prepare import open_places
 from job.storage import parquet
@@ -29,8 +29,8 @@ from job.wording import counted
 
 if TYPE_CHECKING:
     from job.cluster.address import Place
-    from job.cluster.resources import Allotment, Cluster
-    from job.models.loading import ModelCard
+    from job.cluster.resources import Cluster, ResourcePlan
+    from job.models.loading import ModelInfo
 
 Say = Callable[[str], None]
 
@@ -44,14 +44,14 @@ class Plan:
         done: how many of them have a map or an error row already.
         model: what would predict on them.
         cluster: what Ray has.
-        allotment: what each stage would ask for.
+        resources: what each stage would ask for.
     """
 
     images: Manifest
     done: int
-    model: "ModelCard"
+    model: "ModelInfo"
     cluster: "Cluster"
-    allotment: "Allotment"
+    resources: "ResourcePlan"
 
     @property
     def remaining(self) -> int:
@@ -69,12 +69,12 @@ def plan(config: JobConfig) -> Plan:
     output = _open_output(config)
     place, model = _look_ahead(config, checkpoint)
     receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
-    images = freeze(config.input, output, config.storage_options, config.patience, write=False)
+    images = freeze(config.input, output, config.storage_options, config.retry_policy, write=False)
     done = len(_done(config, output))
     from job.execution import survey
 
-    cluster, allotment = survey(config, place, images, images.images - done)
-    return Plan(images, done, model, cluster, allotment)
+    cluster, resources = survey(config, place, images, images.images - done)
+    return Plan(images, done, model, cluster, resources)
 
 
 def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None = None) -> Receipt:
@@ -98,10 +98,10 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     if not Commits(output).committed():
         look_ahead()  # a first run has work: what keeps it from that is told before it writes
     run_id = receipts.new_run_id()
-    with Lease(output, run_id) as lease:
-        stop.releasing(lease.release)
+    with OutputLock(output, run_id) as lock:
+        stop.releasing(lock.release)
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config))
-        images = freeze(config.input, output, config.storage_options, config.patience)
+        images = freeze(config.input, output, config.storage_options, config.retry_policy)
         Commits(output).recover()
         receipts.settle(output)
         done = _done(config, output)
@@ -122,7 +122,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             say(f"left out: {images.left_out}")
         from job.execution import Execution
 
-        execution = Execution(config, checkpoint, model, output, say, stop, lease.release)
+        execution = Execution(config, checkpoint, model, output, say, stop, lock.release)
         return execution.execute(place, receipt.with_settings(settings), images, remaining)
 
 
@@ -143,7 +143,9 @@ def _remaining(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Tabl
 
 
 def _open_output(config: JobConfig) -> Location:
-    _, output = open_places(config.input, config.output, config.storage_options, config.patience)
+    _, output = open_places(
+        config.input, config.output, config.storage_options, config.retry_policy
+    )
     return output
 
 
@@ -155,7 +157,7 @@ def _open_checkpoint(config: JobConfig) -> tuple[Checkpoint, Origin]:
     return checkpoint, checkpoint.origin
 
 
-def _look_ahead(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, ModelCard]":
+def _look_ahead(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, ModelInfo]":
     """Where the work will be done and with what: needed as soon as there is any."""
     read_model = start_reading(checkpoint)
     import job.execution  # noqa: F401  # meanwhile: loading Ray Data takes as long

@@ -5,7 +5,7 @@ from itertools import islice
 
 from job.errors import ConfigError, StorageError
 from job.inputs.listing import list_objects, refuse_overlap
-from job.limits import DEFAULT_PATIENCE, Patience
+from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.storage.archives import archive_of, without_copies
 from job.storage.location import STORAGE_ERRORS, Location, StorageOptions, explain, locate
 from job.storage.refusals import kind_of
@@ -19,7 +19,7 @@ def open_places(
     source: str,
     output: str,
     options: StorageOptions | None = None,
-    patience: Patience = DEFAULT_PATIENCE,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
 ) -> tuple[Location, Location]:
     """INPUT and OUTPUT, once it is known that there is an INPUT and that OUTPUT takes files.
 
@@ -28,27 +28,31 @@ def open_places(
         StorageError: nothing is there, or it may not be used.
     """
     _refuse_read_only(output)
-    places = locate(source, options, patience), locate(output, options, patience)
+    places = locate(source, options, retry_policy), locate(output, options, retry_policy)
     refuse_overlap(*places)
-    check_output(output, options, patience)
-    check_input(source, options, patience)
+    check_output(output, options, retry_policy)
+    check_input(source, options, retry_policy)
     return places
 
 
 def check_input(
-    source: str, options: StorageOptions | None = None, patience: Patience = DEFAULT_PATIENCE
+    source: str,
+    options: StorageOptions | None = None,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
 ) -> None:
     """Look whether anything is there: on a disk at one folder or a few, on S3 at one page.
 
     Raises:
         StorageError: nothing is there, or it may not be listed.
     """
-    for _ in islice(list_objects(source, options, patience), 1):
+    for _ in islice(list_objects(source, options, retry_policy), 1):
         pass
 
 
 def check_output(
-    output: str, options: StorageOptions | None = None, patience: Patience = DEFAULT_PATIENCE
+    output: str,
+    options: StorageOptions | None = None,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
 ) -> None:
     """Look whether an OUTPUT could be written; writes nothing.
 
@@ -57,7 +61,7 @@ def check_output(
         StorageError: it cannot be asked, may not be written, or is a file.
     """
     _refuse_read_only(output)
-    place = locate(output, options, patience)
+    place = locate(output, options, retry_policy)
     if place.is_local:
         check_folder(f"OUTPUT {output}", place.path)
         return

@@ -1,4 +1,4 @@
-"""Presentable: text on its way to a person or into a record, without secrets, on one line."""
+"""Redact: text on its way to a person or into a record, without secrets, on one line."""
 
 import re
 
@@ -68,7 +68,7 @@ _INVISIBLE = re.compile(
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
-def presentable(text: str) -> str:
+def redact(text: str) -> str:
     """The text as it may be shown, logged or stored: one line, secrets hidden, controls spelt out.
 
     Hidden are the signatures of presigned URLs, passwords in URLs, access keys, tokens, and the

@@ -14,14 +14,14 @@ from ray.data import Dataset, TaskPoolStrategy
 
 from job import schema
 from job.cluster.guard import TASK_RETRIES, Guard
-from job.cluster.metrics import Stopwatch
-from job.cluster.resources import Allotment
+from job.cluster.metrics import StageTimer
+from job.cluster.resources import ResourcePlan
 from job.config import JobConfig
 from job.images.loader import ImageLoader
 from job.inputs.listed_files import Listed
 from job.inputs.manifest_source import ManifestSource
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelCard
+from job.models.loading import ModelInfo
 from job.outputs.encoder import MapEncoder
 from job.outputs.receipts import Receipt
 from job.outputs.sink import MapSink
@@ -30,7 +30,7 @@ from job.predict.map_predictor import MapPredictor
 from job.predict.precision import worth_compiling
 from job.predict.predictor import Predictor
 from job.predict.segmentation import SemanticSegmentationPredictor
-from job.redact import presentable
+from job.redact import redact
 from job.storage.location import Location, locate
 
 # A task that dies with its process or its node is started again, more often than what is wrong
@@ -46,23 +46,23 @@ class Stages:
         config: the options.
         checkpoint: the model.
         model: what is known of it.
-        allotment: what each step asks Ray for.
+        resources: what each step asks Ray for.
         receipt: of the run.
-        tally: handle of the run's :class:`job.cluster.progress.Tally`.
+        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`.
         witnesses: objects that have just been listed, see :mod:`job.inputs.listed_files`.
     """
 
     config: JobConfig
     checkpoint: Checkpoint
-    model: ModelCard
-    allotment: Allotment
+    model: ModelInfo
+    resources: ResourcePlan
     receipt: Receipt
-    tally: Any
+    tracker: Any
     witnesses: tuple[Listed, ...] = ()
 
     @cached_property
-    def stopwatch(self) -> Stopwatch:
-        return Stopwatch(self.tally)
+    def timer(self) -> StageTimer:
+        return StageTimer(self.tracker)
 
     def write_maps(self, images: pa.Table, output: Location) -> None:
         """Take images the whole way, and return when all that can be committed is.
@@ -71,28 +71,28 @@ class Stages:
             images: rows of the manifest.
             output: the run's OUTPUT.
         """
-        allotment = self.allotment
-        source = ManifestSource(images, allotment.images_per_task)
+        resources = self.resources
+        source = ManifestSource(images, resources.images_per_task)
         rows = ray.data.read_datasource(
             source,
             # The loader's own request, so that Ray runs it in the task that has the rows.
-            num_cpus=allotment.load_cpus,
+            num_cpus=resources.load_cpus,
             override_num_blocks=source.tasks,
             # Rows that ask for no CPU would all be read at once.
-            concurrency=None if allotment.loads_apart else 2 * allotment.workers,
-            ray_remote_args={**RETRIED, **({} if allotment.loads_apart else allotment.placement)},
+            concurrency=None if resources.loads_apart else 2 * resources.workers,
+            ray_remote_args={**RETRIED, **({} if resources.loads_apart else resources.placement)},
         )
-        maps = self._predict_apart(rows) if allotment.loads_apart else self._predict(rows)
+        maps = self._predict_apart(rows) if resources.loads_apart else self._predict(rows)
         maps.write_datasink(
             MapSink(
                 output,
                 self.receipt.run_id,
-                allotment.images_per_file,
-                self.tally,
+                resources.images_per_file,
+                self.tracker,
                 schema.maps(*self.model.classes),
             ),
-            ray_remote_args={"num_cpus": 0, **RETRIED, **allotment.placement},
-            concurrency=allotment.writers,
+            ray_remote_args={"num_cpus": 0, **RETRIED, **resources.placement},
+            concurrency=resources.writers,
         )
 
     def _predict(self, rows: Dataset) -> Dataset:
@@ -115,9 +115,9 @@ class Stages:
             batch_format="numpy",
             batch_size=None,
             num_cpus=0,
-            compute=TaskPoolStrategy(size=self.allotment.encoders),
+            compute=TaskPoolStrategy(size=self.resources.encoders),
             **RETRIED,
-            **self.allotment.placement,
+            **self.resources.placement,
         )
 
     def _predictor(self, kind: type[Predictor], **more: Any) -> BatchPredictor:
@@ -125,13 +125,13 @@ class Stages:
         return BatchPredictor(
             self.checkpoint,
             kind,
-            threads=self.allotment.threads,
+            threads=self.resources.threads,
             precision=self.receipt.precision,
             compiled=self._compiled(),
             reference=self.config.reference,
-            images_at_once=self.allotment.images_at_once,
-            stopwatch=self.stopwatch,
-            guard=Guard("predict", self.tally, self.config.image_timeout, asks=self._in_flight()),
+            images_at_once=self.resources.images_at_once,
+            timer=self.timer,
+            guard=Guard("predict", self.tracker, self.config.image_timeout, asks=self._in_flight()),
             **more,
         )
 
@@ -139,46 +139,46 @@ class Stages:
         # All are asked for at once: those that find no place yet are what an autoscaler sees, and
         # the rest go on without them.
         return {
-            "batch_size": self.allotment.batch_size,
-            "min_scoring_workers": self.allotment.workers,
-            "max_scoring_workers": self.allotment.workers,
-            "num_cpus_per_worker": self.allotment.cpus_per_worker,
-            "num_gpus_per_worker": self.allotment.gpus_per_worker,
+            "batch_size": self.resources.batch_size,
+            "min_scoring_workers": self.resources.workers,
+            "max_scoring_workers": self.resources.workers,
+            "num_cpus_per_worker": self.resources.cpus_per_worker,
+            "num_gpus_per_worker": self.resources.gpus_per_worker,
         }
 
     def _in_flight(self) -> int:
         """More batches than wait for an actor whose process dies: what the next one begins with."""
-        return 16 + 8 * -(-self.allotment.images_per_task // self.allotment.batch_size)
+        return 16 + 8 * -(-self.resources.images_per_task // self.resources.batch_size)
 
     def _compiled(self) -> bool:
         if self.config.compile == "auto":
-            return worth_compiling(self.receipt.remaining, self.allotment)
+            return worth_compiling(self.receipt.remaining, self.resources)
         return self.config.compile == "on"
 
     def _loader(self) -> ImageLoader:
         size = self.model.size
         return ImageLoader(
-            locate(self.config.input, self.config.storage_options, self.config.patience),
+            locate(self.config.input, self.config.storage_options, self.config.retry_policy),
             size,
             reduced_side=size.reduced_side if size and self.config.decode == "reduced" else None,
             fetch_concurrency=self.config.fetch_concurrency,
             pixel_limit=self.config.pixel_limit,
             byte_limit=self.config.byte_limit,
             timeout=self.config.image_timeout,
-            fetch_timeout=max(self.config.image_timeout, self.config.patience.longest),
+            fetch_timeout=max(self.config.image_timeout, self.config.retry_policy.longest),
             storage_options=self.config.storage_options,
-            patience=self.config.patience,
+            retry_policy=self.config.retry_policy,
             witnesses=self.witnesses,
-            num_cpus=self.allotment.load_cpus,
-            stopwatch=self.stopwatch,
-            tally=self.tally,
+            num_cpus=self.resources.load_cpus,
+            timer=self.timer,
+            tracker=self.tracker,
         )
 
     def _encoder(self) -> MapEncoder:
         return MapEncoder(
             *self.model.classes,
-            model=presentable(self.model.origin.name),
+            model=redact(self.model.origin.name),
             run_id=self.receipt.run_id,
             grayscale=self.config.map_png == "grayscale",
-            stopwatch=self.stopwatch,
+            timer=self.timer,
         )

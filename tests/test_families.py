@@ -17,7 +17,7 @@ from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
 from job.models.families import FAMILIES
 from job.models.labels import palette
-from job.models.loading import ModelCard, load_image_processor, load_model
+from job.models.loading import ModelInfo, load_image_processor, load_model
 from tests.conftest import make_model, picture
 from tests.tiny_models import BUILDS
 
@@ -148,7 +148,7 @@ def test_a_model_of_one_class_has_names_and_colours_for_both_values_of_its_maps(
     tmp_path: Path,
 ) -> None:
     directory = make_model(tmp_path, labels=("road ",))
-    card = ModelCard.of(Checkpoint.from_model(str(directory)))
+    card = ModelInfo.of(Checkpoint.from_model(str(directory)))
     assert card.labels == ("background", "road")
     assert len({tuple(colour) for colour in palette(card.labels).tolist()}) == 2
 
@@ -170,8 +170,8 @@ def refusals(folder: Path) -> set[str]:
     """What is said of a folder, however it is opened: by a path, a URI, on a worker."""
     said = set()
     for use in (
-        lambda: ModelCard.of(Checkpoint.from_model(str(folder))),
-        lambda: ModelCard.of(Checkpoint.from_model(f"file://{folder}")),
+        lambda: ModelInfo.of(Checkpoint.from_model(str(folder))),
+        lambda: ModelInfo.of(Checkpoint.from_model(f"file://{folder}")),
         lambda: load_model(Checkpoint.from_directory(folder)),
     ):
         with pytest.raises(ModelError) as refused:
@@ -291,7 +291,7 @@ def test_class_numbers_with_gaps_are_refused(folder: Path, names: dict[str, str]
 def test_the_one_class_of_a_model_may_have_any_number(tmp_path: Path) -> None:
     directory = make_model(tmp_path, labels=("road",))
     changed(directory / "config.json", id2label={"7": "road"})
-    assert ModelCard.of(Checkpoint.from_model(str(directory))).labels == ("background", "road")
+    assert ModelInfo.of(Checkpoint.from_model(str(directory))).labels == ("background", "road")
 
 
 @pytest.mark.parametrize("channels", [1, 4, 13])
@@ -357,7 +357,7 @@ def test_a_processor_that_stands_only_in_processor_config_loads(folder: Path) ->
     nested = {"image_processor": settings, "processor_class": "SomeProcessor"}
     (folder / "processor_config.json").write_text(json.dumps(nested))
     checkpoint = Checkpoint.from_model(str(folder))
-    assert ModelCard.of(checkpoint).size is not None
+    assert ModelInfo.of(checkpoint).size is not None
     assert load_model(checkpoint)[1].to_dict() == expected.to_dict()
 
 

@@ -20,7 +20,7 @@ from job.inputs.listed_files import Doubt, Fetcher, Listed
 from job.inputs.listing import list_objects
 from job.storage.location import Location, locate
 from job.storage.packing import unpacked
-from job.storage.s3 import Patience
+from job.storage.s3 import RetryPolicy
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 from tests.faults import FaultyProxy, Refusal, Request
@@ -50,13 +50,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def of_s3(proxy: FaultyProxy, **more: Any) -> tuple[Fetcher, list[Listed]]:
-    place = locate("s3://bucket/fetching", proxy.options, Patience(attempts=2, timeout=5))
+    place = locate("s3://bucket/fetching", proxy.options, RetryPolicy(attempts=2, timeout=5))
     return fetcher_of(place, **more)
 
 
 def fetcher_of(place: Location, **more: Any) -> tuple[Fetcher, list[Listed]]:
     """A fetcher whose witnesses are the first, the middle and the last of what is listed."""
-    options = {k: v for k, v in place.fs.storage_options.items() if k != "patience"}
+    options = {k: v for k, v in place.fs.storage_options.items() if k != "retry_policy"}
     found = [
         Listed(Location(place.fs, item.path).uri, item.size, item.etag)
         for item in list_objects(place.uri, options)
@@ -145,7 +145,7 @@ def test_a_server_that_is_gone_or_a_name_that_is_unknown_is_no_fault_of_objects(
     _, objects = of_s3(proxy)
     for endpoint in ("http://127.0.0.1:1", "http://storage.invalid"):
         options = {**proxy.options, "endpoint_url": endpoint}
-        place = locate("s3://bucket/fetching", options, Patience(attempts=1, timeout=5))
+        place = locate("s3://bucket/fetching", options, RetryPolicy(attempts=1, timeout=5))
         for outcome in through(Fetcher(place, witnesses=objects[:1]), objects):
             assert isinstance(outcome, Fault)
             assert outcome.kind == "network", outcome.reason
@@ -370,7 +370,7 @@ def test_each_object_is_read_from_the_storage_that_its_uri_names(
 ) -> None:
     _, remote = of_s3(proxy)
     local = locate(str(folder), proxy.options)
-    fetcher, near = fetcher_of(local, options=proxy.options, patience=Patience(2, 5))
+    fetcher, near = fetcher_of(local, options=proxy.options, retry_policy=RetryPolicy(2, 5))
     assert read(through(pickle.loads(pickle.dumps(fetcher)), [*near, *remote])) == IMAGES * 2
     fetcher = Fetcher(locate("s3://bucket/fetching", proxy.options), options=proxy.options)
     assert read(through(fetcher, [*remote, *near])) == IMAGES * 2
@@ -381,7 +381,7 @@ def test_storage_of_another_input_that_fails_is_told_apart(
 ) -> None:
     _, remote = of_s3(proxy)
     local = locate(str(folder), proxy.options)
-    fetcher, near = fetcher_of(local, options=proxy.options, patience=Patience(2, 5))
+    fetcher, near = fetcher_of(local, options=proxy.options, retry_policy=RetryPolicy(2, 5))
     proxy.refuse(Refusal(400, "ExpiredToken"), "GET", "bucket/fetching/")
     *found, last = through(fetcher, [*near, remote[0]])
     assert read(found) == IMAGES

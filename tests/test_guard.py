@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from job.cluster.guard import DEATHS, Guard, Ledger, StoppingError
-from job.cluster.progress import start_tally
+from job.cluster.progress import start_tracker
 from job.errors import ImageError
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -44,9 +44,9 @@ def test_without_a_tally_there_is_nothing_between_the_images_and_the_work() -> N
 
 
 @ray.remote(max_retries=20)
-def guarded(tally: object, ids: list[int], deadly: set[int], slow: set[int]) -> list[str]:
+def guarded(tracker: object, ids: list[int], deadly: set[int], slow: set[int]) -> list[str]:
     """A task like those of the job: some images end its process, some never end."""
-    guard = Guard("decode", tally, 1.0)
+    guard = Guard("decode", tracker, 1.0)
 
     def work(some: Sequence[int]) -> list[str]:
         outcomes = []
@@ -66,39 +66,39 @@ def guarded(tally: object, ids: list[int], deadly: set[int], slow: set[int]) -> 
 
 
 def test_images_that_end_their_process_are_given_up_and_the_others_are_not() -> None:
-    tally = start_tally()
-    found = ray.get(guarded.remote(tally, [1, 2, 3, 4, 5], {2, 5}, {4}), timeout=120)
+    tracker = start_tracker()
+    found = ray.get(guarded.remote(tracker, [1, 2, 3, 4, 5], {2, 5}, {4}), timeout=120)
     assert found == ["map 1", "crashed", "map 3", "timed_out", "crashed"]
-    notes = ray.get(tally.snapshot.remote()).notes
+    notes = ray.get(tracker.snapshot.remote()).notes
     assert notes == ["decode of image 4 took longer than 1 s: given up"]
 
 
 def test_a_death_that_was_a_coincidence_costs_nothing() -> None:
-    tally = start_tally()
+    tracker = start_tracker()
     ids = [1, 2, 3]
     for _ in range(DEATHS + 1):  # as if so many nodes had been lost with this task on them
-        ray.get(tally.begin.remote("decode", ids))
-    assert ray.get(guarded.remote(tally, ids, set(), set())) == ["map 1", "map 2", "map 3"]
-    assert ray.get(tally.begin.remote("decode", ids))[0] == 0, "and is forgotten afterwards"
+        ray.get(tracker.begin.remote("decode", ids))
+    assert ray.get(guarded.remote(tracker, ids, set(), set())) == ["map 1", "map 2", "map 3"]
+    assert ray.get(tracker.begin.remote("decode", ids))[0] == 0, "and is forgotten afterwards"
 
 
 def test_nothing_new_begins_in_a_run_that_is_coming_to_an_end() -> None:
-    tally = start_tally()
-    ray.get(tally.stop.remote())
+    tracker = start_tracker()
+    ray.get(tracker.stop.remote())
     with pytest.raises(StoppingError):
-        Guard("decode", tally, stops=True).over([1], lambda some: list(some))
+        Guard("decode", tracker, stops=True).over([1], lambda some: list(some))
     # What has been decoded is predicted all the same.
-    assert Guard("predict", tally).over([1], lambda some: list(some)) == [0]
+    assert Guard("predict", tracker).over([1], lambda some: list(some)) == [0]
 
 
 def test_an_actor_asks_as_long_as_it_may_meet_what_another_has_died_on() -> None:
-    tally = start_tally()
-    guard = Guard("predict", tally, asks=2)
+    tracker = start_tracker()
+    guard = Guard("predict", tracker, asks=2)
     ids = [1, 2]
-    ray.get(tally.begin.remote("predict", ids))
+    ray.get(tracker.begin.remote("predict", ids))
     assert guard.over([7], lambda some: ["map"]) == ["map"]
     assert guard.over(ids, lambda some: [len(some)] * len(some)) == [1, 1], "one at a time"
-    ray.get(tally.begin.remote("predict", ids))
+    ray.get(tracker.begin.remote("predict", ids))
     assert guard.over(ids, lambda some: [len(some)] * len(some)) == [2, 2], "no longer asked"
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelCard
+from job.models.loading import ModelInfo
 
 _PROGRAM = """
 import sys
@@ -30,7 +30,7 @@ def read(model: Path) -> list[str]:
 
 
 def test_a_driver_learns_the_same_without_loading_torch(model_dir: Path) -> None:
-    card = ModelCard.of(Checkpoint.from_model(str(model_dir)))
+    card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     assert read(model_dir) == [str(card), "False"]
 
 

@@ -54,7 +54,7 @@ def test_images_loaded_apart_have_the_same_maps(
     output: Path, pictures: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside GPUs loading and encoding are tasks around the predictors, on CPUs a part of them."""
-    monkeypatch.setattr(execution, "allot", execution.allot)  # to be put back
+    monkeypatch.setattr(execution, "plan_resources", execution.plan_resources)  # to be put back
     load_apart()
     pipeline.run(config(pictures, tmp_path, model_dir, images_per_file=8, images_per_task=4))
     known = {row["id"]: row for row in rows(output, "maps")}

@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 import ray
 
-from job.cluster.metrics import Stopwatch
-from job.cluster.progress import Snapshot, Tally, duration, line, start_tally, watching
+from job.cluster.metrics import StageTimer
+from job.cluster.progress import RunTracker, Snapshot, duration, line, start_tracker, watching
 
 
 @pytest.mark.parametrize(
@@ -67,52 +67,52 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def test_a_retried_task_counts_once() -> None:
-    tally = start_tally()
-    tally.commit.remote(0, 8, {"empty": 2})
-    tally.commit.remote(1, 10, {})
-    tally.commit.remote(0, 9, {"empty": 1})
-    total = ray.get(tally.snapshot.remote())
+    tracker = start_tracker()
+    tracker.commit.remote(0, 8, {"empty": 2})
+    tracker.commit.remote(1, 10, {})
+    tracker.commit.remote(0, 9, {"empty": 1})
+    total = ray.get(tracker.snapshot.remote())
     assert (total.maps, total.errors, total.done) == (19, Counter(empty=1), 20)
 
 
 def test_time_of_all_workers_adds_up() -> None:
-    tally = Tally.remote()
-    tally.add.remote({"fetch": 1.5}, {"fetch": 8})
-    tally.add.remote({"fetch": 0.5, "decode": 1.0}, {"fetch": 2, "decode": 2})
-    total = ray.get(tally.snapshot.remote())
+    tracker = RunTracker.remote()
+    tracker.add.remote({"fetch": 1.5}, {"fetch": 8})
+    tracker.add.remote({"fetch": 0.5, "decode": 1.0}, {"fetch": 2, "decode": 2})
+    total = ray.get(tracker.snapshot.remote())
     assert total.seconds == {"fetch": 2.0, "decode": 1.0}
     assert total.images == {"fetch": 10, "decode": 2}
 
 
 def test_a_stopwatch_reports_what_is_new_and_travels_to_workers() -> None:
-    tally = Tally.remote()
-    stopwatch = Stopwatch(tally)
+    tracker = RunTracker.remote()
+    timer = StageTimer(tracker)
 
     @ray.remote(num_cpus=0.1)
-    def work(stopwatch: Stopwatch) -> None:
+    def work(timer: StageTimer) -> None:
         for _ in range(2):
-            with stopwatch.stage("decode", 3):
+            with timer.stage("decode", 3):
                 time.sleep(0.01)
-            stopwatch.report()
+            timer.report()
 
-    ray.get([work.remote(stopwatch) for _ in range(2)])
+    ray.get([work.remote(timer) for _ in range(2)])
     deadline = time.monotonic() + 20  # workers do not wait until their reports have arrived
-    total = ray.get(tally.snapshot.remote())
+    total = ray.get(tracker.snapshot.remote())
     while total.images["decode"] < 12 and time.monotonic() < deadline:
         time.sleep(0.05)
-        total = ray.get(tally.snapshot.remote())
+        total = ray.get(tracker.snapshot.remote())
     assert total.images == {"decode": 12}
     assert 0.04 <= total.seconds["decode"] < 5
 
 
 def test_a_stopwatch_counts_a_stage_that_fails_and_those_of_many_threads() -> None:
-    stopwatch = Stopwatch()
-    with pytest.raises(KeyError), stopwatch.stage("decode"):
+    timer = StageTimer()
+    with pytest.raises(KeyError), timer.stage("decode"):
         raise KeyError
 
     def many() -> None:
         for _ in range(200):
-            with stopwatch.stage("decode"):
+            with timer.stage("decode"):
                 pass
 
     threads = [threading.Thread(target=many) for _ in range(8)]
@@ -120,14 +120,14 @@ def test_a_stopwatch_counts_a_stage_that_fails_and_those_of_many_threads() -> No
         thread.start()
     for thread in threads:
         thread.join()
-    assert stopwatch.images == {"decode": 1601}
+    assert timer.images == {"decode": 1601}
 
 
 def watched(style: str, every: float, seconds: float, stream: io.StringIO) -> str:
-    tally = Tally.remote()
-    tally.commit.remote(0, 7, {"empty": 1})
-    ray.get(tally.snapshot.remote())
-    with watching(tally, 10, style, stream, every):
+    tracker = RunTracker.remote()
+    tracker.commit.remote(0, 7, {"empty": 1})
+    ray.get(tracker.snapshot.remote())
+    with watching(tracker, 10, style, stream, every):
         time.sleep(seconds)
     return stream.getvalue()
 
@@ -143,12 +143,12 @@ def test_lines_come_now_and_then_and_stop_with_the_run() -> None:
 
 
 def test_what_workers_have_to_say_is_shown_once() -> None:
-    tally = Tally.remote()
+    tracker = RunTracker.remote()
     for _ in range(3):
-        Stopwatch(tally).note("the model runs unfolded")
-    assert ray.get(tally.snapshot.remote()).notes == ["the model runs unfolded"]
+        StageTimer(tracker).note("the model runs unfolded")
+    assert ray.get(tracker.snapshot.remote()).notes == ["the model runs unfolded"]
     stream = io.StringIO()
-    with watching(tally, 10, "lines", stream, 0.1):
+    with watching(tracker, 10, "lines", stream, 0.1):
         time.sleep(0.6)
     assert stream.getvalue().count("the model runs unfolded\n") == 1
 
@@ -170,16 +170,16 @@ def test_a_terminal_gets_a_bar() -> None:
 
 
 def test_watching_survives_a_tally_that_has_died() -> None:
-    tally = Tally.remote()
-    ray.get(tally.snapshot.remote())
-    with watching(tally, 10, "lines", io.StringIO(), 0.05):
-        ray.kill(tally)
+    tracker = RunTracker.remote()
+    ray.get(tracker.snapshot.remote())
+    with watching(tracker, 10, "lines", io.StringIO(), 0.05):
+        ray.kill(tracker)
         time.sleep(0.3)
         assert [thread for thread in threading.enumerate() if thread.name == "progress"]
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
 def test_watching_ends_with_a_run_that_fails() -> None:
-    with pytest.raises(KeyError), watching(Tally.remote(), 10, "lines", io.StringIO(), 0.05):
+    with pytest.raises(KeyError), watching(RunTracker.remote(), 10, "lines", io.StringIO(), 0.05):
         raise KeyError
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]

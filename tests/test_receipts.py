@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from job.cluster.progress import start_tally
-from job.cluster.resources import Cluster, Node, allot
+from job.cluster.progress import start_tracker
+from job.cluster.resources import Cluster, Node, plan_resources
 from job.config import JobConfig
 from job.errors import JobError, OutputConflictError, StoppedError, StorageError
 from job.models.checkpoint import Checkpoint, Origin
-from job.models.loading import ModelCard
+from job.models.loading import ModelInfo
 from job.outputs import receipts
 from job.outputs.measures import Measures
 from job.outputs.receipts import Receipt, check_same_maps, new_run_id, read_all
@@ -39,12 +39,12 @@ def output(tmp_path: Path) -> Location:
 @pytest.fixture
 def measures(ray_session: None) -> Measures:
     """Of a run with one predictor on a cluster of two CPUs."""
-    allotment = allot(JobConfig(input="in", output="out"), Cluster((Node(2),)), 6)
-    return Measures(start_tally(), allotment)
+    resources = plan_resources(JobConfig(input="in", output="out"), Cluster((Node(2),)), 6)
+    return Measures(start_tracker(), resources)
 
 
 def started(images: int = 10, done_before: int = 4, **changes: Any) -> Receipt:
-    card = ModelCard(
+    card = ModelInfo(
         origin=ORIGIN, labels=("a",), size=None, preprocessing="SegformerImageProcessorPil"
     )
     settings = changes.get("settings", SETTINGS)
@@ -72,11 +72,11 @@ def test_a_receipt_is_there_as_running_before_anything_is_done(
 
 
 def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measures) -> None:
-    tally = measures.tally
-    tally.add.remote({"decode": 2.0, "fetch": 0.0}, {"decode": 6, "fetch": 6}, 3)
-    tally.add.remote({"forward": 1.0}, {"forward": 6})
-    tally.commit.remote(0, 5, {"truncated": 1})
-    with started().kept_in(output, measures) as keeping:
+    tracker = measures.tracker
+    tracker.add.remote({"decode": 2.0, "fetch": 0.0}, {"decode": 6, "fetch": 6}, 3)
+    tracker.add.remote({"forward": 1.0}, {"forward": 6})
+    tracker.commit.remote(0, 5, {"truncated": 1})
+    with started().kept_in(output, measures) as writer:
         pass
     found = written(output)
     assert (found["status"], found["maps"], found["errors"]) == ("finished", 5, {"truncated": 1})
@@ -89,26 +89,26 @@ def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measur
     assert found["retries"] == 3
     assert found["allotment"]["workers"] == 1
     assert found["ended"]
-    assert (keeping.receipt.remaining, keeping.receipt.failed) == (6, 1)
+    assert (writer.receipt.remaining, writer.receipt.failed) == (6, 1)
 
 
 def test_images_loaded_apart_keep_the_cluster_s_cpus_busy(
     output: Location, measures: Measures
 ) -> None:
-    beside_gpus = replace(measures, allotment=replace(measures.allotment, load_cpus=0.5))
-    measures.tally.add.remote({"decode": 2.0}, {"decode": 6})
+    beside_gpus = replace(measures, resources=replace(measures.resources, load_cpus=0.5))
+    measures.tracker.add.remote({"decode": 2.0}, {"decode": 6})
     with started().kept_in(output, beside_gpus):
         pass
     assert written(output)["stages"]["decode"]["busy"] == 0.5, "one of two CPUs"
 
 
 def test_a_run_that_is_told_to_stop_says_so_at_once(output: Location, measures: Measures) -> None:
-    measures.tally.commit.remote(0, 5, {})
-    with started().kept_in(output, measures) as keeping:
-        keeping.stopping()
+    measures.tracker.commit.remote(0, 5, {})
+    with started().kept_in(output, measures) as writer:
+        writer.stopping()
         found = written(output)
         assert (found["status"], found["maps"]) == ("stopped", 5)
-        assert ray.get(measures.tally.begin.remote("decode", [1]))[2], "nothing new begins"
+        assert ray.get(measures.tracker.begin.remote("decode", [1]))[2], "nothing new begins"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_auto_is_what_the_first_run_has_settled(output: Location) -> None:
 
 
 def test_a_receipt_names_its_input_wherever_it_is_read_from(tmp_path: Path) -> None:
-    card = ModelCard(origin=ORIGIN, labels=("a",), size=None, preprocessing="P")
+    card = ModelInfo(origin=ORIGIN, labels=("a",), size=None, preprocessing="P")
     for source, said in (
         ("in/", str(Path.cwd() / "in")),
         (str(tmp_path / "*.jpg"), str(tmp_path / "*.jpg")),
@@ -266,7 +266,7 @@ def test_a_receipt_names_its_input_wherever_it_is_read_from(tmp_path: Path) -> N
 
 
 def test_the_settings_are_those_that_decide_what_the_maps_are(model_dir: Path) -> None:
-    card = ModelCard.of(Checkpoint.from_model(str(model_dir)))
+    card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     config = JobConfig(input="in", output="out", batch_size=3, workers=5)
     assert receipts.settings_of(config, card) == SETTINGS
     reference = receipts.settings_of(config.model_copy(update={"reference": True}), card)
@@ -276,7 +276,7 @@ def test_the_settings_are_those_that_decide_what_the_maps_are(model_dir: Path) -
 def test_a_checkpoint_tells_the_receipt_where_it_came_from(
     output: Location, model_dir: Path
 ) -> None:
-    card = ModelCard.of(Checkpoint.from_model(str(model_dir)))
+    card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     receipts.start("run-1", "in", card.origin, SETTINGS, images=1, done_before=0).write(output)
     found = written(output)
     assert found["model"]["name"] == str(model_dir)
@@ -308,8 +308,8 @@ def test_a_run_that_ends_early_counts_what_is_committed_and_gives_the_output_bac
     output: Location, measures: Measures, error: JobError
 ) -> None:
     held = [True]
-    measures.tally.commit.remote(0, 3, {"empty": 1})
-    measures.tally.commit.remote(1, 5, {})  # told, and never renamed
+    measures.tracker.commit.remote(0, 3, {"empty": 1})
+    measures.tracker.commit.remote(1, 5, {})  # told, and never renamed
 
     def release() -> None:
         commit(output, 0, [1, 2, 3, 4], "empty")  # the last that could
@@ -330,7 +330,7 @@ def test_a_run_that_ends_early_counts_what_is_committed_and_gives_the_output_bac
 
 
 def test_counts_come_from_storage_where_ray_is_gone(output: Location, measures: Measures) -> None:
-    ray.kill(measures.tally)
+    ray.kill(measures.tracker)
     commit(output, 0, [1, 2, 3], "empty")
     commit(output, 1, [4])
     with pytest.raises(KeyError), started().kept_in(output, measures):

@@ -24,7 +24,7 @@ from job.storage.location import (
     STORAGE_ERRORS,
     ChangedError,
     Location,
-    Patience,
+    RetryPolicy,
     explain,
     locate,
     take_retries,
@@ -54,8 +54,8 @@ def healthy(s3: S3) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-def through(proxy: FaultyProxy, path: str, **patience: Any) -> Location:
-    return locate(f"s3://bucket/{path}", proxy.options, Patience(**patience))
+def through(proxy: FaultyProxy, path: str, **retry_policy: Any) -> Location:
+    return locate(f"s3://bucket/{path}", proxy.options, RetryPolicy(**retry_policy))
 
 
 def client(s3: S3) -> Any:
@@ -265,7 +265,7 @@ def answering(head: bytes) -> Iterator[str]:
 def test_a_server_that_falls_silent_ends_a_fetch_after_the_timeout(head: bytes) -> None:
     with answering(head) as endpoint:
         options = {"endpoint_url": endpoint, "key": "k", "secret": "s"}
-        place = locate("s3://bucket/x", options, Patience(attempts=1, timeout=0.5))
+        place = locate("s3://bucket/x", options, RetryPolicy(attempts=1, timeout=0.5))
         started = time.monotonic()
         with pytest.raises(STORAGE_ERRORS) as caught:
             place.read_bytes()
@@ -276,7 +276,7 @@ def test_a_server_that_falls_silent_ends_a_fetch_after_the_timeout(head: bytes) 
 def test_a_server_that_takes_no_more_ends_an_upload() -> None:
     with answering(b"") as endpoint:
         options = {"endpoint_url": endpoint, "key": "k", "secret": "s"}
-        place = locate("s3://bucket/x", options, Patience(attempts=1, timeout=0.5))
+        place = locate("s3://bucket/x", options, RetryPolicy(attempts=1, timeout=0.5))
         size = 500_000
         started = time.monotonic()
         with pytest.raises(STORAGE_ERRORS) as caught:
@@ -313,7 +313,7 @@ def test_storage_that_does_not_answer_is_told_while_it_is_tried(
             endpoint = {"refusing": "http://127.0.0.1:1", "nameless": "http://s.invalid"}[kind]
         options = {"endpoint_url": endpoint, "key": "k", "secret": "hidden"}
         with pytest.raises(StorageError):
-            list(list_objects("s3://bucket/x", options, Patience(attempts=3, timeout=1)))
+            list(list_objects("s3://bucket/x", options, RetryPolicy(attempts=3, timeout=1)))
     (line,) = told  # and then it is left alone for a while
     assert line.startswith(f"retrying S3 at {endpoint}: no answer for ")
     assert " of 3 (--storage-attempts, --storage-timeout): " in line
@@ -354,7 +354,7 @@ def test_storage_that_answers_again_is_told_and_one_that_answers_is_not(
 
 
 def test_a_connection_is_waited_for_no_longer_than_ten_seconds() -> None:
-    place = locate("s3://bucket", {"endpoint_url": "http://127.0.0.1:1"}, Patience(timeout=60))
+    place = locate("s3://bucket", {"endpoint_url": "http://127.0.0.1:1"}, RetryPolicy(timeout=60))
     config = place.fs.s3.meta.config
     assert (config.connect_timeout, config.read_timeout) == (10, 60)
 

@@ -25,7 +25,7 @@ from job.inputs.manifest import freeze
 from job.kernels.png import decode_map
 from job.models.checkpoint import Checkpoint
 from job.models.labels import label_names, palette
-from job.models.loading import ModelCard, load_image_processor, load_model
+from job.models.loading import ModelInfo, load_image_processor, load_model
 from job.outputs import receipts
 from job.outputs.commits import Commits
 from job.results.evaluation import Scores
@@ -191,7 +191,7 @@ def test_settings_that_ask_for_something_else_are_ignored_or_a_model_error(
 def test_json_that_nests_without_end_is_a_model_error(model: Path, name: str) -> None:
     (model / name).write_text('{"a":' * 200_000)
     with pytest.raises(ModelError):
-        ModelCard.of(Checkpoint.from_model(str(model)))
+        ModelInfo.of(Checkpoint.from_model(str(model)))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_preprocessing_that_makes_no_sense_is_a_model_error(
 ) -> None:
     changed(model / "preprocessor_config.json", **settings)
     with pytest.raises(ModelError):
-        ModelCard.of(Checkpoint.from_model(str(model)))
+        ModelInfo.of(Checkpoint.from_model(str(model)))
 
 
 # Names of classes
@@ -330,7 +330,7 @@ def test_a_receipt_that_makes_no_sense_is_a_sentence(
 ) -> None:
     (output / "runs" / "0.json").write_bytes(content)
     (output / "checkpoint" / "0-000000.parquet").write_bytes(b"")
-    card = ModelCard.of(Checkpoint.from_model(str(model_dir)))
+    card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     with pytest.raises(JobError):
         receipts.check_same_maps(output, card.origin, {})
 

@@ -27,9 +27,9 @@ from job.errors import ModelError
 from job.images.loader import ImageLoader
 from job.inputs.listing import list_objects
 from job.models.forward import Forward, stock
-from job.models.loading import ModelCard, ModelSize, load_image_processor, load_model
+from job.models.loading import ModelInfo, ModelSize, load_image_processor, load_model
 from job.storage.location import Location, locate
-from job.storage.s3 import Patience
+from job.storage.s3 import RetryPolicy
 from tests.conftest import LABELS, PHOTOS, make_model, picture
 from tests.tiny_models import BUILDS
 
@@ -182,7 +182,7 @@ def test_images_that_the_loader_has_resized_give_the_same_maps(
 
 def test_a_storage_that_stops_to_answer_leaves_images_undone() -> None:
     options = {"endpoint_url": "http://127.0.0.1:1", "key": "k", "secret": "s"}
-    place = locate("s3://bucket/in", options, Patience(attempts=2, timeout=2))
+    place = locate("s3://bucket/in", options, RetryPolicy(attempts=2, timeout=2))
     loader = ImageLoader(place, ModelSize(8, 8, 2))
     rows = loader.transform_batch(listed(["s3://bucket/in/a.jpg", "s3://bucket/in/b.jpg"]))
     assert [len(column) for column in rows.values()] == [0] * 6
@@ -268,7 +268,7 @@ def test_other_architectures_predict_what_sequential_inference_gives(
     model.eval().save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     checkpoint = Checkpoint.from_model(str(tmp_path))
-    card = ModelCard.of(checkpoint)
+    card = ModelInfo.of(checkpoint)
     assert len(card.labels) == 5
     assert card.size is None
     images = pictures([(64, 64), (33, 80), (90, 41)])
@@ -470,12 +470,12 @@ def test_a_dict_of_model_and_processor_is_a_checkpoint_too(loaded: tuple[Any, An
 
 def test_a_card_tells_labels_size_and_origin(model_dir: Path) -> None:
     checkpoint = Checkpoint.from_model(str(model_dir))
-    card = ModelCard.of(checkpoint)
+    card = ModelInfo.of(checkpoint)
     assert card.labels == tuple(name.strip() for name in LABELS)
     assert card.size == ModelSize(96, 96, 2)
     assert card.origin == checkpoint.origin
     with pytest.raises(ModelError, match=r"was not made by Checkpoint\.from_model"):
-        ModelCard.of(Checkpoint.from_directory(model_dir))
+        ModelInfo.of(Checkpoint.from_directory(model_dir))
 
 
 def tiny_config() -> SegformerConfig:
@@ -488,7 +488,7 @@ def tiny_config() -> SegformerConfig:
 def test_a_model_that_is_not_for_segmentation_is_refused(kind: type[Any], folder: Path) -> None:
     kind(tiny_config()).save_pretrained(folder)
     checkpoint = Checkpoint.from_model(str(folder))
-    for use in (ModelCard.of, load_model):
+    for use in (ModelInfo.of, load_model):
         with pytest.raises(ModelError, match=f"not a semantic-segmentation .*{kind.__name__}"):
             use(checkpoint)
 
@@ -553,7 +553,7 @@ def test_no_code_of_a_checkpoint_is_run(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
     with pytest.raises(ModelError):
-        ModelCard.of(Checkpoint.from_model(str(folder)))
+        ModelInfo.of(Checkpoint.from_model(str(folder)))
     with pytest.raises(ModelError):
         load_model(Checkpoint.from_directory(folder))
     assert not (folder / "ran").exists()

@@ -12,13 +12,13 @@ import pytest
 import ray
 
 from job import schema
-from job.cluster.progress import Tally
+from job.cluster.progress import RunTracker
 from job.errors import ImageError, OutputConflictError
 from job.images.loader import failure
 from job.inputs.manifest_source import ManifestSource
 from job.outputs.commits import Commits
 from job.outputs.encoder import MapEncoder
-from job.outputs.lock import Lease
+from job.outputs.lock import OutputLock
 from job.outputs.sink import MapSink, committing
 from job.storage.location import Location, locate
 from tests.conftest import S3
@@ -143,26 +143,26 @@ def encoded(table: dict[str, np.ndarray]) -> pa.Table:
 
 
 def write(output: Location, images: range, rows_per_file: int = 4) -> Any:
-    """Write images as a run does, and return what the tally has counted."""
+    """Write images as a run does, and return what the tracker has counted."""
     listed = pa.table({"id": list(images), "uri": [f"in/{number}.jpg" for number in images]})
     source = ManifestSource(listed, 2)
-    tally = Tally.remote()
+    tracker = RunTracker.remote()
     with committing(output):
         # A Dataset keeps the settings that it was made under.
         dataset = ray.data.read_datasource(
             source, override_num_blocks=source.tasks, num_cpus=0.5
         ).map_batches(encoded, batch_format="numpy", batch_size=None, num_cpus=0.25)
         dataset.write_datasink(
-            MapSink(output, "run-1", rows_per_file, tally), ray_remote_args={"num_cpus": 0.1}
+            MapSink(output, "run-1", rows_per_file, tracker), ray_remote_args={"num_cpus": 0.1}
         )
-    return ray.get(tally.snapshot.remote())
+    return ray.get(tracker.snapshot.remote())
 
 
 @pytest.fixture(scope="module")
 def written(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Location, Any]:
-    """The OUTPUT of one small write, and what the tally has counted."""
+    """The OUTPUT of one small write, and what the tracker has counted."""
     output = locate(str(tmp_path_factory.mktemp("written")))
-    with Lease(output, "run-1"):
+    with OutputLock(output, "run-1"):
         return output, write(output, range(12))
 
 
@@ -255,7 +255,7 @@ class Block:
 
 
 class LosesLease(Location):
-    """A storage on which the lease is lost right after the first file was written."""
+    """A storage on which the lock is lost right after the first file was written."""
 
     def __truediv__(self, name: str) -> "LosesLease":
         return LosesLease(self.fs, f"{self.path}/{name}")
@@ -269,40 +269,40 @@ class LosesLease(Location):
 @pytest.mark.usefixtures("ray_session")
 def test_a_lease_lost_while_writing_leaves_nothing_behind(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
-    tally = Tally.remote()
-    sink = MapSink(LosesLease(output.fs, output.path), "run-1", 4, tally)
+    tracker = RunTracker.remote()
+    sink = MapSink(LosesLease(output.fs, output.path), "run-1", 4, tracker)
     table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
     with pytest.raises(OutputConflictError, match="another run took over"):
         sink.write([table], Block())
     assert tree(output) == {"lock.json"}
-    assert ray.get(tally.snapshot.remote()).done == 0
+    assert ray.get(tracker.snapshot.remote()).done == 0
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_retried_task_overwrites_what_it_wrote_before(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
-    tally = Tally.remote()
-    sink = MapSink(output, "run-1", 4, tally)
+    tracker = RunTracker.remote()
+    sink = MapSink(output, "run-1", 4, tracker)
     table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
     for _ in range(2):
         sink.write([table.slice(0, 2), table.slice(2), table.slice(0, 0)], Block())
     assert tree(output) == {"lock.json", "maps/run-1-000007.parquet", "errors/run-1-000007.parquet"}
     assert len(rows(output.path, "maps")) == 4
-    total = ray.get(tally.snapshot.remote())
+    total = ray.get(tracker.snapshot.remote())
     assert (total.maps, total.errors.total()) == (4, 2)
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_retry_that_goes_better_leaves_no_error_of_the_first_attempt(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
-    tally = Tally.remote()
-    sink = MapSink(output, "run-1", 4, tally)
+    tracker = RunTracker.remote()
+    sink = MapSink(output, "run-1", 4, tracker)
     table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
     good = table.filter(pa.compute.equal(table["error"], ""))
     sink.write([table], Block())
     sink.write([good], Block())
     assert tree(output) == {"lock.json", "maps/run-1-000007.parquet"}
-    total = ray.get(tally.snapshot.remote())
+    total = ray.get(tracker.snapshot.remote())
     assert (total.maps, total.errors.total()) == (len(good), 0)
 
 

@@ -12,7 +12,7 @@ from ray.data import DataContext
 
 from job.cluster import waiting
 from job.cluster.progress import Snapshot
-from job.cluster.resources import Allotment, Cluster, Node, allot
+from job.cluster.resources import Cluster, Node, ResourcePlan, plan_resources
 from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
 from job.errors import JobError
@@ -52,17 +52,17 @@ class Executor:
         self._topology = [Step([]), Step([self.pool])]
 
 
-def allotment(node: Node = LAPTOP) -> Allotment:
-    return allot(JobConfig(input="in", output="out"), Cluster((node,)), 1000)
+def resources(node: Node = LAPTOP) -> ResourcePlan:
+    return plan_resources(JobConfig(input="in", output="out"), Cluster((node,)), 1000)
 
 
 def watching(
-    timeout: float, asked: Allotment | None = None, snapshot: Snapshot | None = None
+    timeout: float, asked: ResourcePlan | None = None, snapshot: Snapshot | None = None
 ) -> WorkersWatch:
-    return WorkersWatch(asked or allotment(), timeout, lambda: snapshot or Snapshot())
+    return WorkersWatch(asked or resources(), timeout, lambda: snapshot or Snapshot())
 
 
-def looking(alive: int, size: int, asked: Allotment | None = None) -> WorkersWatch:
+def looking(alive: int, size: int, asked: ResourcePlan | None = None) -> WorkersWatch:
     watch = watching(60, asked)
     watch.look(Executor(Pool(alive, size)))
     return watch
@@ -113,7 +113,7 @@ def test_some_that_are_still_missing_are_told() -> None:
 
 
 def test_predictors_that_wait_for_cpus_to_load_images_with_say_so() -> None:
-    gpus = allotment(Node(2, 2))
+    gpus = resources(Node(2, 2))
     with cpus_held(2):
         said = looking(2, 2, gpus).describe(Snapshot(arrived=2))
         begun = looking(2, 2, gpus).describe(Snapshot(arrived=2, begun=True))
@@ -122,7 +122,7 @@ def test_predictors_that_wait_for_cpus_to_load_images_with_say_so() -> None:
 
 
 def test_predictors_that_hold_gpus_do_not_wait_for_cpus_for_ever() -> None:
-    watch = watching(0.2, allotment(Node(2, 2)))
+    watch = watching(0.2, resources(Node(2, 2)))
     watch.look(Executor(Pool(2, 2)))
     time.sleep(0.3)
     with pytest.raises(JobError, match=r"no CPU came within 0\.2 s .* ask for 0\.5 CPUs each"):
@@ -149,7 +149,7 @@ def test_a_tally_that_does_not_answer_ends_no_run() -> None:
     def busy() -> Snapshot:
         raise ray.exceptions.GetTimeoutError
 
-    watch = WorkersWatch(allotment(), 0.1, busy)
+    watch = WorkersWatch(resources(), 0.1, busy)
     watch.look(Executor(Pool(0, 2)))
     time.sleep(0.2)
     watch.look(Executor(Pool(0, 2)))

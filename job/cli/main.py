@@ -15,7 +15,7 @@ from job.cluster.submission import refuse_lost_results, refuse_missing_input
 from job.config import JobConfig
 from job.console import say
 from job.errors import ConfigError, JobError, StoppedError, StorageError
-from job.redact import presentable
+from job.redact import redact
 from job.storage import notices
 
 _PROGRAM = "python -m job"
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None, stop: StopSignal | None = None) -> i
 
 def _say_how_it_ended(error: JobError) -> int:
     kind = "stopped" if isinstance(error, StoppedError) else "error"
-    print(f"{kind}: {presentable(str(error))}", file=sys.stderr)
+    print(f"{kind}: {redact(str(error))}", file=sys.stderr)
     return error.exit_code
 
 
@@ -265,7 +265,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(text.of_run(receipt, config.output))
     if text.is_good(receipt, config.max_error_rate):
         return 0
-    output = locate(config.output, config.storage_options, config.patience)
+    output = locate(config.output, config.storage_options, config.retry_policy)
     first = parquet.first_errors(output, receipt.run_id, _NAMED)
     say(f"error: {text.of_failure(receipt, config.output, config.max_error_rate, first)}")
     return 1

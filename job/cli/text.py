@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from job.outputs.receipts import PREDICTING, Receipt
-from job.redact import presentable
+from job.redact import redact
 from job.wording import counted, duration
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def of_plan(plan: "Plan") -> str:
         f" {plan.done:,} done",
         f"  model     {plan.model.origin.name}, {counted(labels, 'class', 'classes')}",
         f"  cluster   {_cluster(plan.cluster)}",
-        f"  resources {plan.allotment}",
+        f"  resources {plan.resources}",
     ]
     if images.left_out.total:
         lines.insert(1, f"  left out  {images.left_out}")
@@ -168,7 +168,7 @@ def of_scores(scores: "Scores") -> str:
             f"  do the annotations count from {start}? {option} --reduce-labels the pixel accuracy"
             f" would be {scores.accuracy_if_shifted:.4f}"
         )
-    names = [presentable(name) for name in scores.names]
+    names = [redact(name) for name in scores.names]
     width = max(map(len, names))
     lines += [
         f"  {name:<{width}}  {value:.4f}"
@@ -227,7 +227,7 @@ def of_verdict(verdict: "Verdict") -> str:
     ]
     for kind, (count, first) in verdict.problems.items():
         lines.append(f"  {counted(count, KINDS[kind], kind)}")
-        lines += [f"    {presentable(offender)}" for offender in first]
+        lines += [f"    {redact(offender)}" for offender in first]
         if count > len(first):
             lines.append(f"    and {count - len(first):,} more")
     if verdict.is_complete:

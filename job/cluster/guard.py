@@ -1,6 +1,6 @@
 """Guard: an image that kills or holds up the process working on it costs a row, not the run.
 
-A process that dies takes its task along, and Ray starts the task again. The run's tally remembers
+A process that dies takes its task along, and Ray starts the task again. The run's tracker remembers
 which images were begun and never ended; those are then done one at a time, and an image that takes
 a process down alone, again, is given up. A stage that hangs is ended by ending its process.
 """
@@ -81,7 +81,7 @@ class StoppingError(Exception):
 
 @dataclass
 class Ledger:
-    """Which images are being worked on, by stage; part of the run's tally."""
+    """Which images are being worked on, by stage; part of the run's tracker."""
 
     _begun: dict[tuple[str, tuple[int, ...]], int] = field(default_factory=dict)
     _hung: set[tuple[str, int]] = field(default_factory=set)
@@ -108,9 +108,9 @@ class Guard:
 
     Args:
         stage: its name, as error rows have it.
-        tally: handle of the run's :class:`job.cluster.progress.Tally`; None guards nothing.
+        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`; None guards nothing.
         timeout: seconds that one image, or one batch of them, may take.
-        asks: how many times to wait for the tally's answer; None for always. In an actor only a
+        asks: how many times to wait for the tracker's answer; None for always. In an actor only a
             process that has just started can meet what another has died on.
         stops: whether nothing new begins here once the run is coming to an end.
     """
@@ -118,23 +118,23 @@ class Guard:
     def __init__(
         self,
         stage: str,
-        tally: Any = None,
+        tracker: Any = None,
         timeout: float = 300.0,
         *,
         asks: int | None = None,
         stops: bool = False,
     ) -> None:
         self._stage = stage
-        self._tally = tally
+        self._tracker = tracker
         self._timeout = timeout
         self._asks = asks
         self._asked = 0
         self._stops = stops
 
     def arrive(self) -> None:
-        """Tell the tally that this worker has found a place, whatever comes of it."""
-        if self._tally is not None:
-            self._tally.arrive.remote(ray.get_runtime_context().get_actor_id() or "driver")
+        """Tell the tracker that this worker has found a place, whatever comes of it."""
+        if self._tracker is not None:
+            self._tracker.arrive.remote(ray.get_runtime_context().get_actor_id() or "driver")
 
     def over(
         self, ids: Sequence[int], work: Callable[[Sequence[int]], Sequence[T]]
@@ -152,7 +152,7 @@ class Guard:
             StoppingError: the run is coming to an end.
         """
         everything = range(len(ids))
-        if self._tally is None:
+        if self._tracker is None:
             return list(work(everything))
         before, hung = self._begin(ids)
         if not before and not hung:
@@ -165,7 +165,7 @@ class Guard:
                 else self._alone(ids[position], position, work)
                 for position in everything
             ]
-        self._tally.end.remote(self._stage, list(ids))
+        self._tracker.end.remote(self._stage, list(ids))
         return outcomes
 
     def _alone(
@@ -173,14 +173,14 @@ class Guard:
     ) -> T | ImageError:
         alone = f"{self._stage} alone"
         with _company.alone():
-            before, _, _ = ray.get(self._tally.begin.remote(alone, [number]))
+            before, _, _ = ray.get(self._tracker.begin.remote(alone, [number]))
             if before >= DEATHS:
                 # Not ended: the next image may kill this task, and then this is not tried again.
                 return ImageError(
                     "crashed", f"the process working on it died, {counted(before, 'time')}"
                 )
             (outcome,) = work([position])
-            self._tally.end.remote(alone, [number])
+            self._tracker.end.remote(alone, [number])
             return outcome
 
     def _late(self) -> ImageError:
@@ -188,13 +188,13 @@ class Guard:
         return ImageError("timed_out", message, retryable=True)
 
     def _begin(self, ids: Sequence[int]) -> tuple[int, list[int]]:
-        answer = self._tally.begin.remote(self._stage, list(ids))
+        answer = self._tracker.begin.remote(self._stage, list(ids))
         self._asked += 1
         if self._asks is not None and self._asked > self._asks:
             return 0, []
         before, hung, stopping = ray.get(answer)
         if stopping and self._stops:
-            self._tally.end.remote(self._stage, list(ids))
+            self._tracker.end.remote(self._stage, list(ids))
             raise StoppingError
         return before, hung
 
@@ -206,7 +206,7 @@ class Guard:
             ids: of the images that are worked on.
             name: how to call them to a person.
         """
-        if self._tally is None:
+        if self._tracker is None:
             yield
             return
         watch = _Watch(time.monotonic() + self._timeout, self, list(ids), name)
@@ -217,10 +217,10 @@ class Guard:
             _watchdog.remove(watch)
 
     def give_up(self, ids: Sequence[int], name: str) -> None:
-        """Tell the tally which images hold up this stage, and end this process."""
+        """Tell the tracker which images hold up this stage, and end this process."""
         text = f"{self._stage} of {name} took longer than {self._timeout:g} s: given up"
         try:
-            ray.get([self._tally.hang.remote(self._stage, ids), self._tally.note.remote(text)])
+            ray.get([self._tracker.hang.remote(self._stage, ids), self._tracker.note.remote(text)])
         finally:
             faulthandler.dump_traceback()
             os._exit(70)
@@ -262,7 +262,7 @@ class _Watchdog:
                 late = next((watch for watch in self._watches if watch.deadline < now), None)
             if deadlines:
                 # Code that never lets go of the interpreter stops this thread as well; the timer
-                # is none of the interpreter's. It says nothing to the tally: the process crashed.
+                # is none of the interpreter's. It says nothing to the tracker: the process crashed.
                 faulthandler.dump_traceback_later(max(deadlines) - now + _LAST_RESORT, exit=True)
             else:
                 faulthandler.cancel_dump_traceback_later()

@@ -1,4 +1,4 @@
-"""Stopwatch: seconds and images per stage, added up over all workers of a run."""
+"""Metrics: seconds and images per stage, added up over all workers of a run."""
 
 import threading
 import time
@@ -9,15 +9,16 @@ from typing import Any
 from job.storage.location import take_retries
 
 
-class Stopwatch:
-    """Times stages in a worker and reports to the run's tally; cheap enough to be always on.
+class StageTimer:
+    """Times stages in a worker and reports to the run's tracker; cheap enough to be always on.
 
     Args:
-        tally: handle of the :class:`job.cluster.progress.Tally` actor; None keeps the figures here.
+        tracker: handle of the :class:`job.cluster.progress.RunTracker` actor; None keeps the
+            figures here.
     """
 
-    def __init__(self, tally: Any = None) -> None:
-        self._tally = tally
+    def __init__(self, tracker: Any = None) -> None:
+        self._tracker = tracker
         self._lock = threading.Lock()
         self.seconds: dict[str, float] = {}
         self.images: dict[str, int] = {}
@@ -36,20 +37,20 @@ class Stopwatch:
 
     def report(self) -> None:
         """Send what has been added up since the last report, without waiting."""
-        if self._tally is None:
+        if self._tracker is None:
             return
         with self._lock:
             seconds, self.seconds = self.seconds, {}
             images, self.images = self.images, {}
-        self._tally.add.remote(seconds, images, take_retries())
+        self._tracker.add.remote(seconds, images, take_retries())
 
     def note(self, text: str) -> None:
         """Tell the person who watches the run something, once however many workers say it."""
-        if self._tally is not None:
-            self._tally.note.remote(text)
+        if self._tracker is not None:
+            self._tracker.note.remote(text)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_tally": self._tally}
+        return {"_tracker": self._tracker}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_tally"])  # type: ignore[misc]
+        self.__init__(state["_tracker"])  # type: ignore[misc]

@@ -20,7 +20,7 @@ from job.storage.location import PARTIAL, REFUSALS, Location, explain, locate
 
 # Seconds for all nodes to answer. One that does not is busy or going, and is met again when images
 # are read there: see job.cluster.outage.
-_PATIENCE = 60.0
+_ANSWER_WITHIN = 60.0
 
 
 def check_nodes(witnesses: Sequence[Listed], output: Location | None = None) -> None:
@@ -50,7 +50,7 @@ def check_nodes(witnesses: Sequence[Listed], output: Location | None = None) -> 
             ).remote(local, token): address
             for node, address in nodes.items()
         }
-        answered, late = ray.wait(list(probes), num_returns=len(probes), timeout=_PATIENCE)
+        answered, late = ray.wait(list(probes), num_returns=len(probes), timeout=_ANSWER_WITHIN)
         for probe in answered:
             with contextlib.suppress(ray.exceptions.RayError):  # a node that is going
                 trouble = ray.get(probe)

@@ -72,7 +72,7 @@ class Verdict:
 
 
 class Outage:
-    """Counts the faults of a run against what was read; part of the run's tally.
+    """Counts the faults of a run against what was read; part of the run's tracker.
 
     Args:
         clock: tells the time.
@@ -132,11 +132,11 @@ def this_node() -> str:
 
 
 @contextmanager
-def ending_on_outage(tally: Any, is_stopped: Callable[[], bool]) -> Iterator[None]:
+def ending_on_outage(tracker: Any, is_stopped: Callable[[], bool]) -> Iterator[None]:
     """Around the work of a run: it is no success when images could not be read.
 
     Args:
-        tally: handle of the run's :class:`job.cluster.progress.Tally`.
+        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`.
         is_stopped: whether somebody has told the run to stop, which it then says instead.
 
     Raises:
@@ -145,29 +145,29 @@ def ending_on_outage(tally: Any, is_stopped: Callable[[], bool]) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        verdict = _verdict(tally)
+        verdict = _verdict(tracker)
         if verdict is None or not verdict.ends_run:
             raise
         raise StorageError(verdict.sentence) from error
-    verdict = _verdict(tally)
+    verdict = _verdict(tracker)
     if verdict is not None and (verdict.ends_run or not is_stopped()):
         raise StorageError(verdict.sentence)
 
 
-def end_if_due(tally: Any) -> None:
+def end_if_due(tracker: Any) -> None:
     """In a worker of a run that begins nothing new: end it at once when its time is over.
 
     Raises:
         StorageError: an outage ends the run, and what was in flight has had its time.
     """
-    verdict = ray.get(tally.outage.remote())
+    verdict = ray.get(tracker.outage.remote())
     if verdict is not None and verdict.ends_run and verdict.seconds > GRACE:
         raise StorageError(verdict.sentence)
 
 
-def _verdict(tally: Any) -> Verdict | None:
+def _verdict(tracker: Any) -> Verdict | None:
     try:
-        verdict: Verdict | None = ray.get(tally.outage.remote(), timeout=30)
+        verdict: Verdict | None = ray.get(tracker.outage.remote(), timeout=30)
     except (ray.exceptions.RayError, TimeoutError):
         return None  # Ray itself is gone, and says so
     return verdict

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.cluster.guard import Ledger
 from job.cluster.outage import Fault, Outage, Verdict
-from job.redact import presentable
+from job.redact import redact
 from job.wording import counted, duration
 
 Style = Literal["auto", "bar", "lines", "none"]
@@ -68,7 +68,7 @@ def _nothing_awaited(snapshot: Snapshot) -> str:
 
 
 @ray.remote(num_cpus=0)
-class Tally:
+class RunTracker:
     """Adds up what workers report; lives beside the driver for as long as the run."""
 
     def __init__(self) -> None:
@@ -166,28 +166,28 @@ class Tally:
         return total
 
 
-def start_tally() -> Any:
-    """A tally on the driver's own machine, so that losing a worker node does not lose it.
+def start_tracker() -> Any:
+    """A tracker on the driver's own machine, so that losing a worker node does not lose it.
 
     A soft affinity would not do: Ray keeps even actors without CPUs off a head that has none.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    return RunTracker.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
-def ask(tally: Any) -> Snapshot:
+def ask(tracker: Any) -> Snapshot:
     """What a run has done by now.
 
     Raises:
-        RayError: the tally does not answer.
+        RayError: the tracker does not answer.
     """
-    snapshot: Snapshot = ray.get(tally.snapshot.remote(), timeout=10)
+    snapshot: Snapshot = ray.get(tracker.snapshot.remote(), timeout=10)
     return snapshot
 
 
 @contextmanager
 def watching(
-    tally: Any,
+    tracker: Any,
     remaining: int,
     style: Style,
     stream: TextIO | None = None,
@@ -197,7 +197,7 @@ def watching(
     """Within the context, show how far the run is: a live bar on a terminal, lines elsewhere.
 
     Args:
-        tally: the run's tally.
+        tracker: the run's tracker.
         remaining: images this run has to do.
         style: ``auto`` takes a bar on a terminal and lines elsewhere.
         stream: where to show it, standard error by default.
@@ -215,7 +215,7 @@ def watching(
         show, every = _show_bar, min(every, 0.5)
     else:
         show = _show_lines
-    looks = _looks(tally, every, describe, stop)
+    looks = _looks(tracker, every, describe, stop)
     thread = threading.Thread(
         target=show, args=(looks, remaining, out), daemon=True, name="progress"
     )
@@ -251,12 +251,12 @@ def _rate(snapshot: Snapshot, elapsed: float) -> float:
 
 
 def _looks(
-    tally: Any, every: float, describe: Describe, stop: threading.Event
+    tracker: Any, every: float, describe: Describe, stop: threading.Event
 ) -> Iterator[tuple[Snapshot, str]]:
     """What has been done and what is waited for, now and then."""
     while not stop.wait(every):
         try:
-            snapshot = ask(tally)
+            snapshot = ask(tracker)
             waiting = describe(snapshot)
         except (ray.exceptions.RayError, TimeoutError, ConnectionError):
             continue  # a missed line is no reason to end anything
@@ -269,7 +269,7 @@ def _show_lines(looks: Iterable[tuple[Snapshot, str]], remaining: int, out: Text
     for snapshot, waiting in looks:
         now = line(snapshot, remaining, time.monotonic() - started, waiting)
         for text in (*snapshot.notes[told:], now):
-            print(presentable(text), file=out, flush=True)
+            print(redact(text), file=out, flush=True)
         told = len(snapshot.notes)
 
 
@@ -280,8 +280,8 @@ def _show_bar(looks: Iterable[tuple[Snapshot, str]], remaining: int, out: TextIO
         told = 0
         for snapshot, waiting in looks:
             for note in snapshot.notes[told:]:
-                bar.write(presentable(note), file=out)
+                bar.write(redact(note), file=out)
             told = len(snapshot.notes)
             failed = f"{snapshot.errors.total()} errors" if snapshot.errors else ""
-            bar.set_postfix_str(", ".join(filter(None, [presentable(waiting), failed])))
+            bar.set_postfix_str(", ".join(filter(None, [redact(waiting), failed])))
             bar.update(snapshot.done - bar.n)

@@ -127,7 +127,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Allotment:
+class ResourcePlan:
     """What each stage of a run asks Ray for.
 
     Attributes:
@@ -187,7 +187,7 @@ class Allotment:
         )
 
 
-def allot(config: JobConfig, cluster: Cluster, remaining: int) -> Allotment:
+def plan_resources(config: JobConfig, cluster: Cluster, remaining: int) -> ResourcePlan:
     """Defaults that fit the cluster; what the user has set stays as set.
 
     Raises:
@@ -213,7 +213,7 @@ def allot(config: JobConfig, cluster: Cluster, remaining: int) -> Allotment:
     per_task = min(per_file, config.images_per_task or _clamped(share // 8 * 8, 8, 64))
     batch_size = config.batch_size or (32 if gpus else min(16, per_task))
     total = max(cluster.fits(1.0, 0.0), workers * max(cpus, load))
-    return Allotment(
+    return ResourcePlan(
         workers=workers,
         workers_now=min(workers, cluster.fits_now(cpus, gpus)),
         cpus_per_worker=cpus,

@@ -11,7 +11,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from job.cluster.autoscaling import launches
 from job.cluster.data_settings import data_settings
-from job.cluster.resources import Allotment, request
+from job.cluster.resources import ResourcePlan, request
 from job.errors import JobError
 
 if TYPE_CHECKING:
@@ -26,21 +26,21 @@ class WorkersWatch:
     """Looks whether a run has workers, tells what it waits for, and ends a wait that is too long.
 
     Args:
-        allotment: what the run asks for.
+        resources: what the run asks for.
         timeout: seconds without anybody at work after which the run ends.
-        snapshot: asks the run's tally what has been done.
+        snapshot: asks the run's tracker what has been done.
     """
 
     def __init__(
-        self, allotment: Allotment, timeout: float, snapshot: Callable[[], "Snapshot"]
+        self, resources: ResourcePlan, timeout: float, snapshot: Callable[[], "Snapshot"]
     ) -> None:
-        self._allotment = allotment
+        self._resources = resources
         self._timeout = timeout
         self._snapshot = snapshot
         self._running = self._missing = 0
         self._has_run = self._has_begun = False
         self._began = self._last_worked = time.monotonic()
-        self._had_room = _has_room(allotment)
+        self._had_room = _has_room(resources)
 
     def look(self, executor: Any) -> None:
         """See how many predictors are up; called from Ray Data's own loop, which an error ends.
@@ -61,7 +61,7 @@ class WorkersWatch:
     def _works(self) -> bool:
         if not self._running:
             return not self._missing  # not begun yet, or all is handed out
-        return self._has_begun or not self._allotment.loads_apart
+        return self._has_begun or not self._resources.loads_apart
 
     @property
     def _is_overdue(self) -> bool:
@@ -71,7 +71,7 @@ class WorkersWatch:
         try:
             snapshot = self._snapshot()
         except (ray.exceptions.RayError, TimeoutError):
-            return  # the tally is busy, or gone with Ray, which says so: asked again in a while
+            return  # the tracker is busy, or gone with Ray, which says so: asked again in a while
         self._has_begun |= snapshot.begun
         # A predictor counts as running from when its model is loaded.
         if self._works or (snapshot.arrived and not self._has_run):
@@ -95,7 +95,7 @@ class WorkersWatch:
             if self._had_room and is_early and not self._has_run:
                 return "starting up"  # who holds what was free may well be this run
             return f"waiting for workers: {self._lacks(snapshot.arrived)}"
-        load_cpus = self._allotment.load_cpus
+        load_cpus = self._resources.load_cpus
         if not self._works and ray.available_resources().get("CPU", 0.0) < load_cpus:
             return f"waiting for CPUs: {self._lacks(snapshot.arrived)}"
         said = [] if snapshot.done else ["starting up"]
@@ -105,13 +105,13 @@ class WorkersWatch:
 
     def _lacks(self, arrived: int) -> str:
         if self._running:
-            each = request(self._allotment.load_cpus, 0)
+            each = request(self._resources.load_cpus, 0)
             return f"tasks that load images ask for {each} each; {free()}"
         return self._asked(0 if self._has_run else arrived)
 
     def _asked(self, here: int) -> str:
-        allotment = self._allotment
-        return f"{here} of {allotment.workers} here ({allotment.each} each); {free()}"
+        resources = self._resources
+        return f"{here} of {resources.workers} here ({resources.each} each); {free()}"
 
     @contextmanager
     def over_dataset(self) -> Iterator[None]:
@@ -142,9 +142,9 @@ class WorkersWatch:
         Raises:
             JobError: it had none in time.
         """
-        self._last_worked, self._missing = time.monotonic(), self._allotment.workers
+        self._last_worked, self._missing = time.monotonic(), self._resources.workers
         worker = ray.remote(_nothing).options(
-            num_cpus=self._allotment.cpus_per_worker, num_gpus=self._allotment.gpus_per_worker
+            num_cpus=self._resources.cpus_per_worker, num_gpus=self._resources.gpus_per_worker
         )
         placed = worker.remote()
         while not ray.wait([placed], timeout=every)[0]:
@@ -160,10 +160,10 @@ def _nothing() -> None:
     """What a worker is asked for to see whether it is there."""
 
 
-def _has_room(allotment: Allotment) -> bool:
+def _has_room(resources: ResourcePlan) -> bool:
     """Whether a predictor fits into what nobody holds now."""
     left = ray.available_resources()
-    asked = {"CPU": allotment.cpus_per_worker, "GPU": allotment.gpus_per_worker}
+    asked = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     return all(left.get(kind, 0.0) >= amount for kind, amount in asked.items())
 
 

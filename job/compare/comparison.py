@@ -18,7 +18,7 @@ import ray
 from job import pipeline
 from job.cluster.address import find_place
 from job.cluster.data_settings import quiet_data
-from job.cluster.resources import Cluster, allot
+from job.cluster.resources import Cluster, plan_resources
 from job.cluster.session import cluster_session
 from job.compare.baselines import (
     Maps,
@@ -306,7 +306,9 @@ def _job(
 
 def _workers(images: int) -> int:
     """As many predictors as the job takes here, of those that there is room for now."""
-    return max(1, allot(JobConfig(input="-", output="-"), Cluster.now(), images).workers_now)
+    return max(
+        1, plan_resources(JobConfig(input="-", output="-"), Cluster.now(), images).workers_now
+    )
 
 
 def _check_parity(name: str, agreement: float) -> None:

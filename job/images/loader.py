@@ -14,15 +14,15 @@ from ray.data.preprocessor import Preprocessor
 
 from job.cluster import outage
 from job.cluster.guard import TASK_RETRIES, Guard, StoppingError
-from job.cluster.metrics import Stopwatch
+from job.cluster.metrics import StageTimer
 from job.cluster.outage import Fault
 from job.errors import ImageError
 from job.images import decode
 from job.inputs.listed_files import Doubt, Fetcher, Listed
 from job.models.loading import ModelSize
-from job.redact import presentable
+from job.redact import redact
 from job.storage.location import Location, StorageOptions
-from job.storage.s3 import DEFAULT_PATIENCE, Patience
+from job.storage.s3 import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.wording import counted
 
 # Pillow's limits are the whole process's: threads that load different batches take turns.
@@ -35,7 +35,7 @@ class ImageLoader(Preprocessor):
     Input columns: those of the manifest. Output: ``id``, ``uri``, ``height``, ``width`` (of the
     upright image), ``image`` (uint8 RGB, at the model's size where that is exact, else at its own),
     and ``error`` (empty, or why there is no image, as :func:`failure` writes it). Images that could
-    not be read through no fault of theirs are left out, and reported to the tally.
+    not be read through no fault of theirs are left out, and reported to the tracker.
 
     Args:
         place: any location on the storage of INPUT.
@@ -48,11 +48,11 @@ class ImageLoader(Preprocessor):
         timeout: seconds that decoding an image may take.
         fetch_timeout: seconds that fetching one may take, retries included; by default the same.
         storage_options: what the storages of images of an earlier INPUT are opened with.
-        patience: likewise.
+        retry_policy: likewise.
         witnesses: objects that the driver has just listed, see :mod:`job.inputs.listed_files`.
         num_cpus: CPUs that one task asks Ray for.
-        stopwatch: where the seconds spent are reported.
-        tally: the run's tally, for :class:`job.cluster.guard.Guard`.
+        timer: where the seconds spent are reported.
+        tracker: the run's tracker, for :class:`job.cluster.guard.Guard`.
     """
 
     _is_fittable = False
@@ -69,11 +69,11 @@ class ImageLoader(Preprocessor):
         timeout: float = 300.0,
         fetch_timeout: float | None = None,
         storage_options: StorageOptions | None = None,
-        patience: Patience = DEFAULT_PATIENCE,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         witnesses: Sequence[Listed] = (),
         num_cpus: float = 1,
-        stopwatch: Stopwatch | None = None,
-        tally: Any = None,
+        timer: StageTimer | None = None,
+        tracker: Any = None,
     ) -> None:
         super().__init__()
         self._model_size = model_size
@@ -83,13 +83,13 @@ class ImageLoader(Preprocessor):
         self._byte_limit = byte_limit
         self._fetch_timeout = timeout if fetch_timeout is None else fetch_timeout
         self._num_cpus = num_cpus
-        self._stopwatch = stopwatch or Stopwatch()
-        self._tally = tally
-        self._guard = Guard("decode", tally, timeout, stops=True)
+        self._timer = timer or StageTimer()
+        self._tracker = tracker
+        self._guard = Guard("decode", tracker, timeout, stops=True)
         self._fetcher = Fetcher(
             place,
             options=storage_options,
-            patience=patience,
+            retry_policy=retry_policy,
             witnesses=[found for found in witnesses if (found.size or 0) <= byte_limit],
             timeout=self._fetch_timeout,
             threads=fetch_concurrency,
@@ -115,7 +115,7 @@ class ImageLoader(Preprocessor):
             ids = [found.id for found in objects]
             outcomes = self._guard.over(ids, lambda some: self._load([objects[i] for i in some]))
         except StoppingError:
-            outage.end_if_due(self._tally)
+            outage.end_if_due(self._tracker)
             objects, outcomes = [], []
         faults: dict[int, Fault] = {}
         loaded: list[_Loaded] = []
@@ -129,7 +129,7 @@ class ImageLoader(Preprocessor):
                 loaded.append(outcome)
                 read.append(found)
         self._report([found.id for found in read], faults)
-        self._stopwatch.report()
+        self._timer.report()
         return {
             "id": np.array([found.id for found in read], np.int64),
             "uri": np.array([found.listed.uri for found in read], object),
@@ -140,8 +140,8 @@ class ImageLoader(Preprocessor):
         }
 
     def _report(self, read: list[int], faults: dict[int, Fault]) -> None:
-        if self._tally is not None and (read or faults):
-            self._tally.read.remote(outage.this_node(), read, faults)
+        if self._tracker is not None and (read or faults):
+            self._tracker.read.remote(outage.this_node(), read, faults)
 
     def _load(self, objects: Sequence["_Object"]) -> list["_Loaded | Fault"]:
         # Fetching waits on the network and decoding on the CPU: the next images arrive in threads
@@ -187,14 +187,14 @@ class ImageLoader(Preprocessor):
                 " --byte-limit"
                 " if such images are expected",
             )
-        with self._stopwatch.stage("fetch"):
+        with self._timer.stage("fetch"):
             return self._fetcher.fetch(listed)
 
     def _decode(self, found: "_Object", data: bytes | ImageError) -> "_Loaded":
         if isinstance(data, ImageError):
             return self._failed("fetch", data)
         watching = self._guard.watching([found.id], found.listed.uri)
-        with _decoding, self._stopwatch.stage("decode"), watching:
+        with _decoding, self._timer.stage("decode"), watching:
             try:
                 image, divisor = decode.decode_reduced(
                     data, self._reduced_side, pixel_limit=self._pixel_limit
@@ -237,7 +237,7 @@ def failure(stage: str, error: ImageError) -> str:
         {
             "stage": stage,
             "error_type": error.kind,
-            "message": presentable(error.message),
+            "message": redact(error.message),
             "retryable": error.retryable,
         }
     )

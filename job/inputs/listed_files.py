@@ -20,7 +20,7 @@ from job.storage import location
 from job.storage.archives import archive_of
 from job.storage.location import Location, StorageOptions, locate, scheme_of
 from job.storage.refusals import ENVIRONMENT, Kind, answer_of, explain, kind_of
-from job.storage.s3 import DEFAULT_PATIENCE, Patience
+from job.storage.s3 import DEFAULT_RETRY_POLICY, RetryPolicy
 
 # Where the pattern of a glob begins.
 _WILD = re.compile(r"[*?\[]")
@@ -49,7 +49,7 @@ class Fetcher:
     Args:
         place: any location on the storage of INPUT.
         options: what other storages are opened with: images of an earlier INPUT lie there.
-        patience: likewise.
+        retry_policy: likewise.
         witnesses: objects that the driver has just listed.
         timeout: seconds that reading one may take, retries included.
         threads: objects read at the same time.
@@ -61,7 +61,7 @@ class Fetcher:
         place: Location,
         *,
         options: StorageOptions | None = None,
-        patience: Patience = DEFAULT_PATIENCE,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         witnesses: Sequence[Listed] = (),
         timeout: float = 300.0,
         threads: int = 32,
@@ -69,7 +69,7 @@ class Fetcher:
     ) -> None:
         self._place = place
         self._options = dict(options or {})
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._witnesses = tuple(witnesses)
         self._timeout = timeout
         self._threads = threads
@@ -219,7 +219,7 @@ class Fetcher:
         with self._opening:
             place = next((place for place in self._places if place.holds(uri)), None)
             if place is None:
-                place = locate(uri, self._options, self._patience)
+                place = locate(uri, self._options, self._retry_policy)
                 self._places.append(place)
             return place
 

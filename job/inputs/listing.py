@@ -27,7 +27,7 @@ from job.storage.location import (
 )
 from job.storage.notices import waiting_for
 from job.storage.refusals import kind_of
-from job.storage.s3 import DEFAULT_PATIENCE, S3, Patience
+from job.storage.s3 import DEFAULT_RETRY_POLICY, S3, RetryPolicy
 from job.storage.web import plain
 
 
@@ -60,7 +60,7 @@ class Listed:
 def list_objects(
     uri: str,
     options: StorageOptions | None = None,
-    patience: Patience = DEFAULT_PATIENCE,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
     left_out: LeftOut | None = None,
 ) -> Iterator[StoredObject]:
     """List a folder or prefix (recursively), a glob, or a single object, sorted by path.
@@ -72,14 +72,14 @@ def list_objects(
     Args:
         uri: what to list.
         options: what the filesystem takes.
-        patience: how long to try.
+        retry_policy: how long to try.
         left_out: counts what lies there and is not listed: files of operating systems, links that
             lead nowhere.
 
     Raises:
         StorageError: nothing is there, or it may not be listed.
     """
-    place = locate(uri, options, patience)
+    place = locate(uri, options, retry_policy)
     left_out = LeftOut() if left_out is None else left_out
     nothing = True
     waiting = waiting_for(f"INPUT {uri}")

@@ -15,7 +15,7 @@ from job.inputs.left_out import LeftOut
 from job.inputs.listing import Listed, list_objects
 from job.storage import parquet
 from job.storage.location import Location, StorageOptions, locate
-from job.storage.s3 import DEFAULT_PATIENCE, Patience
+from job.storage.s3 import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.storage.web import plain
 
 _PART_ROWS = 1_000_000
@@ -69,7 +69,7 @@ def freeze(
     source: str,
     output: Location,
     options: StorageOptions,
-    patience: Patience = DEFAULT_PATIENCE,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
     *,
     write: bool = True,
 ) -> Manifest:
@@ -79,7 +79,7 @@ def freeze(
         source: a folder, prefix, glob or single object.
         output: the run's OUTPUT.
         options: what fsspec needs for the input's storage.
-        patience: how long to try with it.
+        retry_policy: how long to try with it.
         write: False to count only.
 
     Raises:
@@ -88,7 +88,7 @@ def freeze(
     place = output / "manifest"
     files = tuple(place / name for name in place.names() if name.endswith(".parquet"))
     frozen = _read(files)
-    listed, left_out = list_images(source, options, patience, needed=frozen.num_rows == 0)
+    listed, left_out = list_images(source, options, retry_policy, needed=frozen.num_rows == 0)
     new = listed.filter(pc.invert(pc.is_in(listed["uri"], value_set=frozen["uri"])))
     first = frozen.num_rows
     new = new.add_column(
@@ -103,7 +103,7 @@ def freeze(
 def list_images(
     source: str,
     options: StorageOptions | None = None,
-    patience: Patience = DEFAULT_PATIENCE,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
     *,
     needed: bool = True,
 ) -> tuple[pa.Table, LeftOut]:
@@ -112,10 +112,10 @@ def list_images(
     Raises:
         StorageError: nothing to list, or no image among it where one is needed.
     """
-    place = locate(source, options, patience)
+    place = locate(source, options, retry_policy)
     columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
     left_out = LeftOut()
-    for found in list_objects(source, options, patience, left_out):
+    for found in list_objects(source, options, retry_policy, left_out):
         if not (found.is_named or is_image_name(plain(found.path))):
             left_out.add("no_image", found.path)
             continue

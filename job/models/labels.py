@@ -37,7 +37,7 @@ def label_names(id2label: Mapping[int, str] | Mapping[str, str]) -> tuple[str, .
     """The model's own class names by class id, trimmed of stray spaces.
 
     They come from a stranger's ``config.json``: any characters may be in them, and two classes may
-    have the same name. Whoever shows them makes them presentable.
+    have the same name. Whoever shows them redacts them.
 
     Raises:
         ModelError: what is there are no names by class number.

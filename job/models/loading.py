@@ -74,7 +74,7 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelInfo:
     """What is to know of a model without loading its weights.
 
     Attributes:
@@ -95,7 +95,7 @@ class ModelCard:
         return self.labels, palette(self.labels)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "ModelCard":
+    def of(cls, checkpoint: Checkpoint) -> "ModelInfo":
         """Read it from a checkpoint made by ``Checkpoint.from_model``.
 
         Raises:

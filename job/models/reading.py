@@ -17,10 +17,10 @@ from job.errors import ModelError
 from job.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from job.models.loading import ModelCard
+    from job.models.loading import ModelInfo
 
 
-def start_reading(checkpoint: Checkpoint) -> "Callable[[], ModelCard]":
+def start_reading(checkpoint: Checkpoint) -> "Callable[[], ModelInfo]":
     """Begin to read the model of ``Checkpoint.from_model``, while something else takes its time.
 
     Returns:
@@ -44,7 +44,7 @@ def start_reading(checkpoint: Checkpoint) -> "Callable[[], ModelCard]":
     with contextlib.suppress(BrokenPipeError), child.stdin as question:
         pickle.dump(checkpoint.without_weights(), question)
 
-    def read() -> "ModelCard":
+    def read() -> "ModelInfo":
         with child, answer:
             told = answer.read()
         # What does not work without torch, or at all: with torch it says why.
@@ -53,14 +53,14 @@ def start_reading(checkpoint: Checkpoint) -> "Callable[[], ModelCard]":
     return read
 
 
-def _read(checkpoint: Checkpoint) -> "ModelCard":
-    from job.models.loading import ModelCard
+def _read(checkpoint: Checkpoint) -> "ModelInfo":
+    from job.models.loading import ModelInfo
 
-    return ModelCard.of(checkpoint)
+    return ModelInfo.of(checkpoint)
 
 
 def main() -> int:
-    """The other process: a pickled Checkpoint on standard input, a ModelCard on standard output."""
+    """The other process: a pickled Checkpoint on standard input, a ModelInfo on standard output."""
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed
     sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed

@@ -8,9 +8,9 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from job import schema
-from job.cluster.metrics import Stopwatch
+from job.cluster.metrics import StageTimer
 from job.kernels.png import class_counts, encode_map
-from job.redact import presentable
+from job.redact import redact
 
 
 class MapEncoder:
@@ -22,7 +22,7 @@ class MapEncoder:
         model: name of the model, as every row carries it.
         run_id: name of the run, likewise.
         grayscale: PNGs without the palette.
-        stopwatch: where the seconds spent are reported.
+        timer: where the seconds spent are reported.
     """
 
     def __init__(
@@ -33,28 +33,28 @@ class MapEncoder:
         model: str,
         run_id: str,
         grayscale: bool = False,
-        stopwatch: Stopwatch | None = None,
+        timer: StageTimer | None = None,
     ) -> None:
         self._names = tuple(names)
         self._palette = palette
         self._model = model
         self._run_id = run_id
         self._grayscale = grayscale
-        self._stopwatch = stopwatch or Stopwatch()
+        self._timer = timer or StageTimer()
 
     def __call__(self, batch: Any) -> pa.Table:
         """Encode a batch with ``id uri height width map confidence error``."""
         rows = len(batch["id"])
         encoded: list[Any] = [None] * rows
         classes: list[Any] = [None] * rows
-        with self._stopwatch.stage("encode", rows):
+        with self._timer.stage("encode", rows):
             for row in range(rows):
                 if not batch["error"][row]:
                     ids = np.asarray(batch["map"][row])
                     png = encode_map(ids, self._palette, grayscale=self._grayscale)
                     encoded[row] = {"bytes": png, "path": None}
                     classes[row] = self.classes(ids)
-        self._stopwatch.report()
+        self._timer.report()
         columns = {
             "id": batch["id"],
             "uri": [without_signature(str(uri)) for uri in batch["uri"]],
@@ -82,7 +82,7 @@ class MapEncoder:
 
 def without_signature(uri: str) -> str:
     """Only the URLs of web servers carry secrets; other URIs are kept as they are, to the byte."""
-    return presentable(uri) if uri.startswith(("http://", "https://")) else uri
+    return redact(uri) if uri.startswith(("http://", "https://")) else uri
 
 
 def overlay(
@@ -147,7 +147,7 @@ def _draw_legend(
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     for label in labels:
-        name = presentable(names[label])
+        name = redact(names[label])
         width = 24 + int(draw.textlength(name)) + 14
         if left + width > sheet.width:
             return

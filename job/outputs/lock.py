@@ -1,4 +1,4 @@
-"""Lease: who writes to an OUTPUT now; at most one run at a time, and a dead one gives way."""
+"""Lock: who writes to an OUTPUT now; at most one run at a time, and a dead one gives way."""
 
 import contextlib
 import json
@@ -17,11 +17,11 @@ BEAT_SECONDS = 5.0
 _MISSED_BEATS = 3
 
 
-class Lease:
+class OutputLock:
     """Holds ``OUTPUT/lock.json`` while a run goes on, as a context.
 
     The holder renews it every few seconds. A holder whose process is gone from this machine, or one
-    elsewhere that no longer renews, is dead, and its lease is taken over. Elsewhere is any other
+    elsewhere that no longer renews, is dead, and its lock is taken over. Elsewhere is any other
     machine, whatever its name, and any other container: only who sees the same processes can tell
     that one is gone. Writers check :func:`is_held` before they write and before they commit, so
     that what a dead run left running cannot commit behind the next run's back.
@@ -50,9 +50,9 @@ class Lease:
             "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "beat": 0,
         }
-        self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="lock")
 
-    def __enter__(self) -> "Lease":
+    def __enter__(self) -> "OutputLock":
         try:
             self._take()
         except StoppedError:

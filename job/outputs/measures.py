@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from job.cluster.progress import Snapshot
-from job.cluster.resources import Allotment
+from job.cluster.resources import ResourcePlan
 from job.outputs.commits import Commits
 from job.outputs.receipts import PREDICTING
 from job.storage.location import Location, take_retries
@@ -18,18 +18,18 @@ class Measures:
     """Where a receipt finds what its run has done.
 
     Attributes:
-        tally: handle of the run's :class:`job.cluster.progress.Tally`.
-        allotment: what each stage has asked Ray for.
+        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`.
+        resources: what each stage has asked Ray for.
     """
 
-    tally: Any
-    allotment: Allotment
+    tracker: Any
+    resources: ResourcePlan
 
     def take(self) -> dict[str, Any]:
         """The fields of a receipt, as far as the run has come."""
         try:
-            self.tally.add.remote({}, {}, take_retries())  # this process's own
-            total = ray.get(self.tally.snapshot.remote(), timeout=10)
+            self.tracker.add.remote({}, {}, take_retries())  # this process's own
+            total = ray.get(self.tracker.snapshot.remote(), timeout=10)
         except (ray.exceptions.RayError, TimeoutError):
             return {}  # Ray itself is gone; what is committed tells the rest
         return {
@@ -38,8 +38,8 @@ class Measures:
             "first_map": round(total.first_map, 3),
             "steady": round(total.steady, 3),
             "retries": total.retries,
-            "stages": _stages(total, self.allotment),
-            "allotment": asdict(self.allotment),
+            "stages": _stages(total, self.resources),
+            "allotment": asdict(self.resources),
             "message": "; ".join(total.notes),
         }
 
@@ -47,7 +47,7 @@ class Measures:
         """The counts of a receipt, of what is committed and nothing else."""
         commits = Commits(output)
         try:
-            told = ray.get(self.tally.commits.remote(), timeout=10)
+            told = ray.get(self.tracker.commits.remote(), timeout=10)
         except (ray.exceptions.RayError, TimeoutError):
             maps, errors = commits.count(run_id)
             return {"maps": maps, "errors": errors}
@@ -58,12 +58,12 @@ class Measures:
         return {"maps": sum(maps for maps, _ in counted), "errors": dict(errors)}
 
 
-def _stages(total: Snapshot, allotment: Allotment) -> dict[str, dict[str, float]]:
+def _stages(total: Snapshot, resources: ResourcePlan) -> dict[str, dict[str, float]]:
     stages = {}
-    cpus = ray.cluster_resources().get("CPU", 0) or allotment.cpus  # those that have come
+    cpus = ray.cluster_resources().get("CPU", 0) or resources.cpus  # those that have come
     for stage, seconds in total.seconds.items():
-        in_predictors = stage in PREDICTING or not allotment.loads_apart
-        slots = (total.arrived or allotment.workers) if in_predictors else cpus
+        in_predictors = stage in PREDICTING or not resources.loads_apart
+        slots = (total.arrived or resources.workers) if in_predictors else cpus
         stages[stage] = {
             "seconds": round(seconds, 3),
             "images": total.images[stage],

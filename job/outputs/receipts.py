@@ -16,14 +16,14 @@ from job.config import JobConfig
 from job.errors import OutputConflictError, StoppedError, StorageError
 from job.models.checkpoint import Origin
 from job.outputs.commits import Commits
-from job.redact import presentable
+from job.redact import redact
 from job.storage.location import STORAGE_ERRORS, Location
 from job.versions import versions
 from job.wording import counted
 
 if TYPE_CHECKING:
     from job.models.forward import Precision
-    from job.models.loading import ModelCard
+    from job.models.loading import ModelInfo
     from job.outputs.measures import Measures
 
 Status = Literal["running", "finished", "failed", "stopped"]
@@ -122,7 +122,7 @@ class Receipt:
     @contextlib.contextmanager
     def kept_in(
         self, output: Location, measures: "Measures", release: Callable[[], None] = lambda: None
-    ) -> Iterator["_Keeping"]:
+    ) -> Iterator["ReceiptWriter"]:
         """Keep the receipt in storage from now on: as running, and however it ends.
 
         Args:
@@ -134,36 +134,36 @@ class Receipt:
         Raises:
             StoppedError: in place of one, with how much is committed.
         """
-        keeping = _Keeping(self, output, measures)
+        writer = ReceiptWriter(self, output, measures)
         self.write(output)
         try:
-            yield keeping
-            keeping.end("finished")
+            yield writer
+            writer.end("finished")
         except BaseException as error:
             release()
             stopped = isinstance(error, KeyboardInterrupt | StoppedError)
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
             # Storage that has ended the run may not take the receipt either.
             with contextlib.suppress(*STORAGE_ERRORS):
-                keeping.end("stopped" if stopped else "failed", message)
+                writer.end("stopped" if stopped else "failed", message)
             if isinstance(error, StoppedError):
-                raise StoppedError(keeping.receipt.how_far) from None
+                raise StoppedError(writer.receipt.how_far) from None
             raise
 
     def write(self, output: Location) -> None:
         """Write to ``OUTPUT/runs/<run id>.json``, over what was there."""
         record = {
             **asdict(self),
-            "input": presentable(self.input),
-            "model": {**self.model, "name": presentable(self.model["name"])},
-            "message": presentable(self.message),
+            "input": redact(self.input),
+            "model": {**self.model, "name": redact(self.model["name"])},
+            "message": redact(self.message),
             "images_per_second": round(self.images_per_second, 3),
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (output / "runs" / f"{self.run_id}.json").write_bytes(text.encode())
 
 
-class _Keeping:
+class ReceiptWriter:
     """A receipt that is written when its run ends.
 
     Attributes:
@@ -180,8 +180,8 @@ class _Keeping:
 
     def stopping(self) -> None:
         """Begin nothing new. Written down at once: whoever stops a run may soon kill it."""
-        self._measures.tally.stop.remote()
-        self._measures.tally.note.remote("told to stop: finishing what is in flight")
+        self._measures.tracker.stop.remote()
+        self._measures.tracker.note.remote("told to stop: finishing what is in flight")
         with self._writing, contextlib.suppress(*STORAGE_ERRORS):
             if not self._is_over:
                 # Not ended yet: should nothing follow, the next run counts what was committed.
@@ -240,7 +240,7 @@ def read_all(output: Location) -> list[dict[str, Any]]:
 
 
 def settle(output: Location) -> None:
-    """Bring up to date what runs have left that were killed; only the holder of the lease may.
+    """Bring up to date what runs have left that were killed; only the holder of the lock may.
 
     A receipt without an end says less than was committed afterwards, and that its run goes on.
     """
@@ -285,7 +285,7 @@ def _read_one(file: Location) -> dict[str, Any]:
     raise StorageError(f"{file.uri} is no receipt, or a damaged one. Remove it")
 
 
-def settings_of(config: JobConfig, model: "ModelCard | None" = None) -> dict[str, Any]:
+def settings_of(config: JobConfig, model: "ModelInfo | None" = None) -> dict[str, Any]:
     """Everything beside the model's files that decides what the maps are.
 
     Args:

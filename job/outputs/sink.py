@@ -24,7 +24,7 @@ from ray.data.datasource.file_datasink import _FileDatasink
 
 from job import schema
 from job.cluster.data_settings import data_settings
-from job.cluster.metrics import Stopwatch
+from job.cluster.metrics import StageTimer
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.outputs.lock import is_held
 from job.storage.location import REFUSALS, Location, explain
@@ -35,9 +35,9 @@ class MapSink(_FileDatasink):
 
     Args:
         output: the run's OUTPUT.
-        run_id: the run, which has to hold the lease whenever something is written.
+        run_id: the run, which has to hold the lock whenever something is written.
         rows_per_file: rows to collect before a file is written and committed.
-        tally: the run's :class:`job.cluster.progress.Tally` actor.
+        tracker: the run's :class:`job.cluster.progress.RunTracker` actor.
         maps: the schema of ``maps/``, with the model's labels in its metadata.
     """
 
@@ -46,7 +46,7 @@ class MapSink(_FileDatasink):
         output: Location,
         run_id: str,
         rows_per_file: int,
-        tally: Any,
+        tracker: Any,
         maps: pa.Schema = schema.MAPS,
     ) -> None:
         super().__init__(
@@ -58,7 +58,7 @@ class MapSink(_FileDatasink):
         self._output = output
         self._run_id = run_id
         self._rows_per_file = rows_per_file
-        self._tally = tally
+        self._tracker = tracker
         self._maps = maps
 
     @property
@@ -77,14 +77,14 @@ class MapSink(_FileDatasink):
         tables = [table for table in tables if len(table)]
         if not tables:
             return
-        self._check_lease()
-        stopwatch = Stopwatch(self._tally)
+        self._check_lock()
+        timer = StageTimer(self._tracker)
         name = self.filename_provider.get_filename_for_task("", ctx.task_idx)
         rows = pa.concat_tables(tables)
         good = pa.compute.equal(rows["error"], "")
         maps = rows.filter(good).drop_columns(["error"]).cast(self._maps)
         errors = _error_rows(rows.filter(pa.compute.invert(good)), self._run_id)
-        with stopwatch.stage("write", len(rows)):
+        with timer.stage("write", len(rows)):
             for folder, part in (("maps", maps), ("errors", errors)):
                 file = self._output / folder / name
                 if len(part):
@@ -92,18 +92,18 @@ class MapSink(_FileDatasink):
                 else:
                     file.delete()  # an earlier attempt at this task may have had one
         try:
-            self._check_lease()
+            self._check_lock()
         except OutputConflictError:
             # The run that took over counts these images as not done; leave it no second copy.
             (self._output / "maps" / name).delete()
             (self._output / "errors" / name).delete()
             raise
-        stopwatch.report()
+        timer.report()
         kinds = Counter(errors["error_type"].to_pylist())
         # Waited for: the receipt counts on every task having been heard when the last one ends.
-        ray.get(self._tally.commit.remote(ctx.task_idx, len(maps), dict(kinds)))
+        ray.get(self._tracker.commit.remote(ctx.task_idx, len(maps), dict(kinds)))
 
-    def _check_lease(self) -> None:
+    def _check_lock(self) -> None:
         if not is_held(self._output, self._run_id):
             begun = any((self._output / name).exists() for name in ("lock.json", "manifest"))
             if self._output.is_local and not begun:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from job.cluster.resources import Allotment
+from job.cluster.resources import ResourcePlan
 from job.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -20,29 +20,31 @@ WORTH = 1.15
 COMPILE_FROM = 50_000
 
 
-def worth_compiling(remaining: int, allotment: Allotment) -> bool:
+def worth_compiling(remaining: int, resources: ResourcePlan) -> bool:
     """Whether compiling pays for itself over what each predictor has to do."""
-    return bool(allotment.gpus_per_worker) and remaining / allotment.workers >= COMPILE_FROM
+    return bool(resources.gpus_per_worker) and remaining / resources.workers >= COMPILE_FROM
 
 
 def choose_precision(
-    checkpoint: Checkpoint, allotment: Allotment, wait_for_place: Callable[[], None] = lambda: None
+    checkpoint: Checkpoint,
+    resources: ResourcePlan,
+    wait_for_place: Callable[[], None] = lambda: None,
 ) -> "tuple[Precision, str]":
     """Run the model both ways on a worker like those to come.
 
     Args:
         checkpoint: the model.
-        allotment: what such a worker asks for.
+        resources: what such a worker asks for.
         wait_for_place: waits until the cluster has room for such a worker.
 
     Returns:
         The precision to use, and one line that says why.
     """
     task = ray.remote(_seconds_by_precision).options(
-        num_cpus=allotment.cpus_per_worker, num_gpus=allotment.gpus_per_worker
+        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
     )
     wait_for_place()
-    seconds = ray.get(task.remote(checkpoint, bool(allotment.gpus_per_worker), allotment.threads))
+    seconds = ray.get(task.remote(checkpoint, bool(resources.gpus_per_worker), resources.threads))
     half = min((name for name in seconds if name != "float32"), key=lambda name: seconds[name])
     gain = seconds["float32"] / seconds[half]
     if gain >= WORTH:

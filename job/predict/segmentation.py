@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from job.cluster.guard import Guard
-from job.cluster.metrics import Stopwatch
+from job.cluster.metrics import StageTimer
 from job.errors import ImageError, ModelError
 from job.images.loader import failure, ragged
 from job.models.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ class SemanticSegmentationPredictor(Predictor):
         reference: the stock model and post-processing instead of the fast ones.
         images_at_once: images in one forward pass; the reference takes one, for the sums of several
             may be rounded in another order.
-        stopwatch: where the seconds spent are reported.
+        timer: where the seconds spent are reported.
         guard: what ends a batch that kills or hangs the process; needs ``id`` and ``uri`` columns.
 
     Raises:
@@ -52,7 +52,7 @@ class SemanticSegmentationPredictor(Predictor):
         forward: "Forward | None" = None,
         reference: bool = False,
         images_at_once: int = 1,
-        stopwatch: Stopwatch | None = None,
+        timer: StageTimer | None = None,
         guard: Guard | None = None,
     ) -> None:
         from job.kernels.upsample_argmax import upsample_argmax, upsample_argmax_reference
@@ -68,12 +68,12 @@ class SemanticSegmentationPredictor(Predictor):
         one_by_one = reference or self._normaliser.size is None
         self._images_at_once = 1 if one_by_one else images_at_once
         self._grey = np.full((*_plain_size(model.config, image_processor), 3), 128, np.uint8)
-        self._stopwatch = Stopwatch()
+        self._timer = StageTimer()
         self._guard = guard or Guard("predict")
         # This also compiles what is compiled on first use, before an image, and its timeout, wait
         # for it.
         self._refuse_unfit(len(model.config.id2label))
-        self._stopwatch = stopwatch or self._stopwatch
+        self._timer = timer or self._timer
 
     @classmethod
     def from_checkpoint(  # type: ignore[override]
@@ -86,7 +86,7 @@ class SemanticSegmentationPredictor(Predictor):
         compiled: bool = False,
         reference: bool = False,
         images_at_once: int = 1,
-        stopwatch: Stopwatch | None = None,
+        timer: StageTimer | None = None,
         guard: Guard | None = None,
     ) -> Self:
         """Build the model here, once.
@@ -99,7 +99,7 @@ class SemanticSegmentationPredictor(Predictor):
             compiled: compile the model here, for images of its size.
             reference: the stock model and post-processing, whatever else is asked for.
             images_at_once: images in one forward pass; 1 for the reference.
-            stopwatch: where the seconds spent are reported.
+            timer: where the seconds spent are reported.
             guard: what ends a batch that kills or hangs the process.
 
         Raises:
@@ -122,16 +122,16 @@ class SemanticSegmentationPredictor(Predictor):
             size = ModelSize.of(image_processor) if compiled else None
             shape = (images_at_once, 3, size.height, size.width) if size else None
             forward = fast(model, precision, compiled_for=shape)
-        stopwatch = stopwatch or Stopwatch()
+        timer = timer or StageTimer()
         for note in forward.notes if forward else ():
-            stopwatch.note(note)
+            timer.note(note)
         return cls(
             model,
             image_processor,
             forward=forward,
             reference=reference,
             images_at_once=images_at_once,
-            stopwatch=stopwatch,
+            timer=timer,
             guard=guard,
         )
 
@@ -158,7 +158,7 @@ class SemanticSegmentationPredictor(Predictor):
                 errors[row] = failure("predict", outcome)
             else:
                 maps[row], confidence[row] = outcome
-        self._stopwatch.report()
+        self._timer.report()
         return {
             "map": ragged(maps),
             "confidence": confidence,
@@ -186,7 +186,7 @@ class SemanticSegmentationPredictor(Predictor):
         # Compiled code takes full batches only.
         self._forward = self._forward.uncompiled or self._forward
         half = len(pixels) // 2
-        self._stopwatch.note(f"a batch of {len(pixels)} images did not fit or failed: halved")
+        self._timer.note(f"a batch of {len(pixels)} images did not fit or failed: halved")
         return self._predict_or_fail(pixels[:half], sizes[:half]) + self._predict_or_fail(
             pixels[half:], sizes[half:]
         )
@@ -236,7 +236,7 @@ class SemanticSegmentationPredictor(Predictor):
             for start in range(0, len(pixels), self._images_at_once):
                 part = slice(start, start + self._images_at_once)
                 logits = self._logits(pixels[part])
-                with self._stopwatch.stage("upsample", len(logits)):
+                with self._timer.stage("upsample", len(logits)):
                     maps, confidences = self._upsample(logits, sizes[part])
                 predictions += zip(maps, confidences.tolist(), strict=True)
         return predictions
@@ -245,9 +245,9 @@ class SemanticSegmentationPredictor(Predictor):
         """Class scores of some images, (B, classes, h, w) on the device."""
         import torch
 
-        with self._stopwatch.stage("normalise", len(images)):
+        with self._timer.stage("normalise", len(images)):
             values = self._normaliser(images)
-        with self._stopwatch.stage("forward", len(images)):
+        with self._timer.stage("forward", len(images)):
             missing = self._images_at_once - len(images)
             if missing and self._forward.uncompiled:
                 values = torch.cat([values, values.new_zeros(missing, *values.shape[1:])])

@@ -25,7 +25,7 @@ from job.storage.refusals import REFUSALS as REFUSALS
 from job.storage.refusals import STORAGE_ERRORS as STORAGE_ERRORS
 from job.storage.refusals import explain as explain
 from job.storage.refusals import kind_of
-from job.storage.s3 import DEFAULT_PATIENCE, S3, Patience
+from job.storage.s3 import DEFAULT_RETRY_POLICY, S3, RetryPolicy
 from job.storage.s3 import take_retries as take_retries
 from job.wording import counted
 
@@ -214,14 +214,16 @@ def stamp(status: os.stat_result) -> str:
 
 
 def locate(
-    uri: str, options: StorageOptions | None = None, patience: Patience = DEFAULT_PATIENCE
+    uri: str,
+    options: StorageOptions | None = None,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
 ) -> Location:
     """Open the filesystem of a URI: a local path, ``s3://``, ``gs://``, anything fsspec opens.
 
     Args:
         uri: a path or URI.
         options: what the filesystem takes.
-        patience: with S3; other filesystems have options of their own for it.
+        retry_policy: with S3; other filesystems have options of their own for it.
 
     Raises:
         ConfigError: an unknown scheme, a scheme whose package is missing, or options that the
@@ -238,7 +240,7 @@ def locate(
     archive = root = base = ""
     try:
         if scheme in S3.protocol:
-            fs, path = S3(patience=patience, **arguments), S3._strip_protocol(uri)
+            fs, path = S3(retry_policy=retry_policy, **arguments), S3._strip_protocol(uri)
             fs.connect()  # options that do not fit come to light here, not at the first object
         elif scheme == "file":
             # fsspec.url_to_fs would take "::" in a path for a chain of filesystems.

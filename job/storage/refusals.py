@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from job.errors import causes
-from job.redact import presentable
+from job.redact import redact
 
 Kind = Literal[
     "missing",  # the storage says that there is no such object
@@ -325,7 +325,7 @@ def _statuses(error: BaseException) -> Iterator[int]:
 def explain(error: BaseException) -> str:
     """What a storage error means and what to do, in one sentence without a traceback."""
     plain = " ".join(ADVICE_OF_RAY.sub("", str(error)).split())
-    text = presentable(plain) or type(error).__name__
+    text = redact(plain) or type(error).__name__
     answer = answer_of(error)
     if answer is not None and answer.code and answer.code not in text:
         text = f"{answer.code}: {text}"

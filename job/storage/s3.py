@@ -15,8 +15,8 @@ from fsspec.asyn import sync, sync_wrapper
 from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem, version_id_kw
 
 from job.errors import ChangedError as ChangedError
-from job.limits import DEFAULT_PATIENCE as DEFAULT_PATIENCE
-from job.limits import Patience as Patience
+from job.limits import DEFAULT_RETRY_POLICY as DEFAULT_RETRY_POLICY
+from job.limits import RetryPolicy as RetryPolicy
 from job.storage import notices
 from job.storage.refusals import (
     REFUSALS,
@@ -85,7 +85,7 @@ class S3(S3FileSystem):
     request: objects, or the parts that are asked for, are read whole.
 
     Args:
-        patience: how often to try, and how long to wait. ``config_kwargs`` with ``retries``,
+        retry_policy: how often to try, and how long to wait. ``config_kwargs`` with ``retries``,
             ``connect_timeout`` or ``read_timeout`` in them come first.
     """
 
@@ -94,22 +94,24 @@ class S3(S3FileSystem):
     def __init__(
         self,
         *arguments: Any,
-        patience: Patience = DEFAULT_PATIENCE,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         config_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         config = {
-            "connect_timeout": patience.to_connect,
-            "read_timeout": patience.timeout,
+            "connect_timeout": retry_policy.to_connect,
+            "read_timeout": retry_policy.timeout,
             "max_pool_connections": _CONNECTIONS,
             "http_session_cls": _SendingOnce,
             **(config_kwargs or {}),
         }
         wanted = config.get("retries") or {}
         self._attempts = int(
-            wanted.get("total_max_attempts", wanted.get("max_attempts", patience.attempts - 1) + 1)
+            wanted.get(
+                "total_max_attempts", wanted.get("max_attempts", retry_policy.attempts - 1) + 1
+            )
         )
-        self._timeout = patience.timeout
+        self._timeout = retry_policy.timeout
         self._renewed = -_RENEWAL_SECONDS
         self._renewing: asyncio.Lock | None = None
         config["retries"] = {"total_max_attempts": 1, "mode": "legacy"}
@@ -147,7 +149,7 @@ class S3(S3FileSystem):
                 watch.failed(attempt, explain(error))
             if not renewed:
                 # Jitter: of many that were refused at once, not all come back at once.
-                await asyncio.sleep(random.uniform(0, Patience.longest_wait(attempt)))
+                await asyncio.sleep(random.uniform(0, RetryPolicy.longest_wait(attempt)))
             attempt += 1
             _count_retry()
 

@@ -9,18 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 from job import execution
-from job.cluster.resources import Allotment
+from job.cluster.resources import ResourcePlan
 
 
 def load_apart() -> None:
     """Have runs of this process do so: one predictor, and what is left of the CPUs for tasks."""
-    allot = execution.allot
+    plan_resources = execution.plan_resources
 
-    def allot_apart(*arguments: Any) -> Allotment:
-        allotment = allot(*arguments)
-        return replace(allotment, workers=1, workers_now=1, load_cpus=1.0)
+    def plan_apart(*arguments: Any) -> ResourcePlan:
+        resources = plan_resources(*arguments)
+        return replace(resources, workers=1, workers_now=1, load_cpus=1.0)
 
-    execution.allot = allot_apart
+    execution.plan_resources = plan_apart
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from job.redact import presentable
+from job.redact import redact
 
 # AWS's own example keys, and made-up ones of the right shape.
 KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -81,7 +81,7 @@ HEX = "5f2c" * 16
     ],
 )
 def test_secrets_are_hidden_and_what_is_around_them_stays(text: str, shown: str) -> None:
-    assert presentable(text) == shown
+    assert redact(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_secrets_are_hidden_and_what_is_around_them_stays(text: str, shown: str)
     ],
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    assert presentable(text) == text
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     ],
 )
 def test_what_cannot_be_seen_is_spelt_out(text: str, shown: str) -> None:
-    assert presentable(text) == shown
+    assert redact(text) == shown
     shown.encode()
 
 
 def test_text_made_presentable_twice_stays() -> None:
     for text in (f"http://me:pass@h/?{SAS}\n{KEY_ID} {{'secret': 'x'}}", "Authorization: x\x1b"):
-        once = presentable(text)
-        assert presentable(once) == once
+        once = redact(text)
+        assert redact(once) == once
 
 
 @pytest.mark.parametrize(
@@ -148,5 +148,5 @@ def test_text_made_presentable_twice_stays() -> None:
 )
 def test_no_text_takes_long(text: str) -> None:
     started = time.process_time()
-    presentable(text)
+    redact(text)
     assert time.process_time() - started < 3

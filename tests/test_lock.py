@@ -1,4 +1,4 @@
-"""Lease: one writer at a time, and a dead one gives way; other processes are real ones."""
+"""OutputLock: one writer at a time, and a dead one gives way; other processes are real ones."""
 
 import json
 import os
@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from job.errors import OutputConflictError, StoppedError, StorageError
-from job.outputs.lock import Lease, is_held
+from job.outputs.lock import OutputLock, is_held
 from job.storage.location import Location, locate
 from tests.conftest import S3
 
 HOLD = """
 import sys, time
-from job.outputs.lock import Lease
+from job.outputs.lock import OutputLock
 from job.storage.location import locate
-with Lease(locate(sys.argv[1]), "theirs", beat_seconds=0.1):
+with OutputLock(locate(sys.argv[1]), "theirs", beat_seconds=0.1):
     print("held", flush=True)
     time.sleep(120)
 """
@@ -38,7 +38,7 @@ def output(tmp_path: Path) -> Location:
 
 @contextmanager
 def other_process(output: Location) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lease until the context ends."""
+    """Another process that holds the lock until the context ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, output.uri], stdout=subprocess.PIPE, text=True
     )
@@ -69,7 +69,7 @@ def elsewhere(output: Location, beat: int = 0) -> None:
 
 
 def test_the_lease_is_there_within_the_context_and_gone_after(output: Location) -> None:
-    with Lease(output, "ours"):
+    with OutputLock(output, "ours"):
         assert is_held(output, "ours")
         assert not is_held(output, "theirs")
         assert record(output)["pid"] == os.getpid()
@@ -78,7 +78,7 @@ def test_the_lease_is_there_within_the_context_and_gone_after(output: Location) 
 
 
 def test_the_lease_is_given_back_when_the_run_fails(output: Location) -> None:
-    with pytest.raises(KeyError), Lease(output, "ours"):
+    with pytest.raises(KeyError), OutputLock(output, "ours"):
         raise KeyError
     assert output.names() == []
 
@@ -90,7 +90,7 @@ def test_storage_that_fails_at_the_end_hides_no_other_error(
         raise PermissionError(place.path)
 
     def run() -> None:
-        with Lease(output, "run-1"):
+        with OutputLock(output, "run-1"):
             monkeypatch.setattr(Location, "read_bytes", refuse)
             raise StorageError("the reason")
 
@@ -99,19 +99,22 @@ def test_storage_that_fails_at_the_end_hides_no_other_error(
 
 
 def test_a_second_holder_is_refused_and_told_who_and_since_when(output: Location) -> None:
-    with Lease(output, "first"):
+    with OutputLock(output, "first"):
         since = record(output)["since"]
         pattern = rf"written by run first on .* \(process {os.getpid()}\) since {since}"
-        with pytest.raises(OutputConflictError, match=pattern), Lease(output, "second"):
+        with pytest.raises(OutputConflictError, match=pattern), OutputLock(output, "second"):
             pass
         assert is_held(output, "first")
-    with Lease(output, "second"):
+    with OutputLock(output, "second"):
         assert is_held(output, "second")
 
 
 def test_a_run_of_another_process_is_refused_while_it_lives(output: Location) -> None:
     with other_process(output) as process:
-        with pytest.raises(OutputConflictError, match=f"process {process.pid}"), Lease(output, "a"):
+        with (
+            pytest.raises(OutputConflictError, match=f"process {process.pid}"),
+            OutputLock(output, "a"),
+        ):
             pass
         assert is_held(output, "theirs")
 
@@ -125,17 +128,17 @@ def test_a_holder_whose_process_is_gone_is_taken_over_at_once(
         process.wait()
         assert is_held(output, "theirs"), "nobody cleaned up"
         started = time.monotonic()
-        with Lease(output, "ours", beat_seconds=0.1):
+        with OutputLock(output, "ours", beat_seconds=0.1):
             assert time.monotonic() - started < 1
             assert is_held(output, "ours")
 
 
 def test_a_holder_whose_number_another_process_has_by_now_is_dead(output: Location) -> None:
-    with Lease(output, "theirs"):
+    with OutputLock(output, "theirs"):
         holder = record(output)
     holder["process"] = holder["process"] + "0"
     (output / "lock.json").write_bytes(json.dumps(holder).encode())
-    with Lease(output, "ours", beat_seconds=0.1):
+    with OutputLock(output, "ours", beat_seconds=0.1):
         assert is_held(output, "ours")
 
 
@@ -143,7 +146,7 @@ def test_a_killed_holder_that_its_parent_has_not_yet_reaped_is_dead(output: Loca
     with other_process(output) as process:
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with Lease(output, "ours", beat_seconds=0.1):
+        with OutputLock(output, "ours", beat_seconds=0.1):
             assert is_held(output, "ours")
 
 
@@ -162,7 +165,7 @@ def test_a_holder_elsewhere_that_beats_is_alive(output: Location) -> None:
     try:
         with (
             pytest.raises(OutputConflictError, match="run theirs on another-machine"),
-            Lease(output, "ours", beat_seconds=0.1),
+            OutputLock(output, "ours", beat_seconds=0.1),
         ):
             pass
     finally:
@@ -173,7 +176,7 @@ def test_a_holder_elsewhere_that_beats_is_alive(output: Location) -> None:
 def test_a_holder_elsewhere_that_does_not_beat_is_dead(output: Location) -> None:
     elsewhere(output)
     started = time.monotonic()
-    with Lease(output, "ours", beat_seconds=0.1):
+    with OutputLock(output, "ours", beat_seconds=0.1):
         assert time.monotonic() - started >= 0.3, "it was given time to beat"
         assert is_held(output, "ours")
 
@@ -181,12 +184,12 @@ def test_a_holder_elsewhere_that_does_not_beat_is_dead(output: Location) -> None
 def test_a_holder_elsewhere_that_ends_while_it_is_watched_gives_way(output: Location) -> None:
     elsewhere(output)
     threading.Timer(0.1, (output / "lock.json").delete).start()
-    with Lease(output, "ours", beat_seconds=0.4):
+    with OutputLock(output, "ours", beat_seconds=0.4):
         assert is_held(output, "ours")
 
 
 def test_the_holder_renews_its_lease(output: Location) -> None:
-    with Lease(output, "ours", beat_seconds=0.05):
+    with OutputLock(output, "ours", beat_seconds=0.05):
         deadline = time.monotonic() + 5
         while record(output)["beat"] < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -194,7 +197,7 @@ def test_the_holder_renews_its_lease(output: Location) -> None:
 
 
 def test_a_lease_that_was_taken_over_is_neither_renewed_nor_deleted(output: Location) -> None:
-    with Lease(output, "ours", beat_seconds=0.05):
+    with OutputLock(output, "ours", beat_seconds=0.05):
         elsewhere(output, beat=7)
         time.sleep(0.3)
         assert is_held(output, "theirs")
@@ -208,7 +211,7 @@ def test_a_record_that_makes_no_sense_does_not_block_the_output(
 ) -> None:
     (output / "lock.json").write_bytes(content)
     assert not is_held(output, "ours")
-    with Lease(output, "ours", beat_seconds=0.05):
+    with OutputLock(output, "ours", beat_seconds=0.05):
         assert is_held(output, "ours")
 
 
@@ -217,7 +220,7 @@ def test_an_output_that_cannot_be_written_is_a_storage_error(tmp_path: Path, nam
     (tmp_path / "file").write_text("no folder")
     with (
         pytest.raises(StorageError, match="cannot be written"),
-        Lease(locate(str(tmp_path / name)), "ours"),
+        OutputLock(locate(str(tmp_path / name)), "ours"),
     ):
         pass
 
@@ -225,7 +228,7 @@ def test_an_output_that_cannot_be_written_is_a_storage_error(tmp_path: Path, nam
 def test_a_bucket_that_does_not_exist_is_a_storage_error(s3: S3) -> None:
     with (
         pytest.raises(StorageError, match="s3://no-such-bucket/out"),
-        Lease(locate("s3://no-such-bucket/out"), "ours", beat_seconds=0.05),
+        OutputLock(locate("s3://no-such-bucket/out"), "ours", beat_seconds=0.05),
     ):
         pass
 
@@ -239,15 +242,15 @@ def test_an_endpoint_that_does_not_answer_is_a_storage_error() -> None:
     }
     with (
         pytest.raises(StorageError, match="does not answer"),
-        Lease(locate("s3://bucket/out", options), "ours", beat_seconds=0.05),
+        OutputLock(locate("s3://bucket/out", options), "ours", beat_seconds=0.05),
     ):
         pass
 
 
 def test_a_lease_on_s3_keeps_others_out_as_well(s3: S3) -> None:
     place = locate("s3://bucket/leased")
-    with Lease(place, "first", beat_seconds=0.1):
-        with pytest.raises(OutputConflictError, match="run first"), Lease(place, "second"):
+    with OutputLock(place, "first", beat_seconds=0.1):
+        with pytest.raises(OutputConflictError, match="run first"), OutputLock(place, "second"):
             pass
         assert is_held(place, "first")
     assert place.names() == []
@@ -260,7 +263,7 @@ def test_of_two_that_start_at_once_at_most_one_goes_on(s3: S3) -> None:
     def run(name: str) -> None:
         together.wait()
         try:
-            with Lease(place, name, beat_seconds=0.3):
+            with OutputLock(place, name, beat_seconds=0.3):
                 held.append(name)
                 time.sleep(1)
         except OutputConflictError:
@@ -275,7 +278,7 @@ def test_of_two_that_start_at_once_at_most_one_goes_on(s3: S3) -> None:
 
 
 def other_container(output: Location) -> list[str]:
-    """The command line of another process that holds the lease, where it sees only its own."""
+    """The command line of another process that holds the lock, where it sees only its own."""
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if shutil.which("unshare") is None or os.geteuid():
         pytest.skip("needs root and unshare (util-linux), to make a PID namespace")
@@ -296,14 +299,14 @@ def test_a_holder_in_another_container_of_this_machine_is_judged_by_its_beats(
             assert holder["pid"] < 10, "a number of its own"
             with (
                 pytest.raises(OutputConflictError, match="written by run theirs"),
-                Lease(output, "ours", beat_seconds=1),
+                OutputLock(output, "ours", beat_seconds=1),
             ):
                 pass
             assert is_held(output, "theirs")
         finally:
             process.kill()
     started = time.monotonic()
-    with Lease(output, "ours", beat_seconds=0.2):
+    with OutputLock(output, "ours", beat_seconds=0.2):
         assert time.monotonic() - started >= 0.6, "it was given time to beat"
 
 
@@ -311,7 +314,7 @@ def test_a_run_in_a_container_does_not_take_over_the_live_lock_of_one_outside(
     output: Location,
 ) -> None:
     words = other_container(output)
-    with Lease(output, "ours", beat_seconds=0.05):
+    with OutputLock(output, "ours", beat_seconds=0.05):
         finished = subprocess.run(words, capture_output=True, text=True, timeout=60)
         assert "OutputConflictError" in finished.stderr
         assert is_held(output, "ours")
@@ -319,7 +322,7 @@ def test_a_run_in_a_container_does_not_take_over_the_live_lock_of_one_outside(
 
 @pytest.mark.parametrize("differs", ["process", "namespace"])
 def test_the_name_of_a_host_says_nothing_about_a_process(output: Location, differs: str) -> None:
-    with Lease(output, "theirs"):
+    with OutputLock(output, "theirs"):
         holder = record(output)
     holder["pid"] = 2**22 + 1  # no such process here
     holder["process"] = f"another-boot:{holder['pid']}:1" if differs == "process" else "x"
@@ -339,7 +342,7 @@ def test_the_name_of_a_host_says_nothing_about_a_process(output: Location, diffe
     try:
         with (
             pytest.raises(OutputConflictError, match="written by run theirs"),
-            Lease(output, "ours", beat_seconds=0.2),
+            OutputLock(output, "ours", beat_seconds=0.2),
         ):
             pass
     finally:
@@ -348,11 +351,11 @@ def test_the_name_of_a_host_says_nothing_about_a_process(output: Location, diffe
 
 
 def test_a_lease_can_be_given_back_early_and_only_once(output: Location) -> None:
-    with Lease(output, "first") as lease:
-        lease.release()
+    with OutputLock(output, "first") as lock:
+        lock.release()
         assert not is_held(output, "first")
-        with Lease(output, "second"):
-            lease.release()
+        with OutputLock(output, "second"):
+            lock.release()
             assert is_held(output, "second"), "what is another's by now is left alone"
 
 
@@ -366,6 +369,6 @@ def test_a_run_that_is_stopped_while_it_takes_the_lease_leaves_none(
             raise StoppedError("told to stop")
 
     monkeypatch.setattr(time, "sleep", stop)
-    with pytest.raises(StoppedError), Lease(output, "ours", beat_seconds=0.01):
+    with pytest.raises(StoppedError), OutputLock(output, "ours", beat_seconds=0.01):
         pass
     assert output.names() == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from job.cluster.resources import Cluster, Node, allot
+from job.cluster.resources import Cluster, Node, plan_resources
 from job.config import JobConfig
 from job.errors import ModelError
 from job.models.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ CONFIG = JobConfig(input="in", output="out")
 @pytest.mark.usefixtures("ray_session")
 def test_precision_is_measured_where_predictors_run(model_dir: Path) -> None:
     checkpoint = Checkpoint.from_directory(model_dir)
-    precision, reason = choose_precision(checkpoint, allot(CONFIG, HERE, 100))
+    precision, reason = choose_precision(checkpoint, plan_resources(CONFIG, HERE, 100))
     found = re.search(r"([\d.]+) times as fast", reason)
     assert found
     assert reason.startswith(f"precision {precision}: ")
@@ -34,8 +34,8 @@ def test_precision_is_measured_where_predictors_run(model_dir: Path) -> None:
 
 
 def test_compiling_is_for_long_runs_on_gpus() -> None:
-    on_cpus = allot(CONFIG, HERE, 10**9)
-    on_gpus = allot(CONFIG, Cluster((Node(16, 1),) * 4), 10**9)
+    on_cpus = plan_resources(CONFIG, HERE, 10**9)
+    on_gpus = plan_resources(CONFIG, Cluster((Node(16, 1),) * 4), 10**9)
     assert not worth_compiling(10**9, on_cpus)
     assert worth_compiling(4 * COMPILE_FROM, on_gpus)
     assert not worth_compiling(4 * COMPILE_FROM - 1, on_gpus)
