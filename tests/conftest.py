@@ -16,6 +16,8 @@ import pytest
 import ray
 from PIL import Image
 
+from job.storage.location import Location, locate
+
 LABELS = ("sky", "ground", "building ", "tree", "vehicle")
 PHOTOS = Path(__file__).parents[2] / "shared" / "data"
 
@@ -122,6 +124,12 @@ def job_command(model_dir: Path) -> Callable[..., list[str]]:
         return [*words, "--model", str(model_dir), *options]
 
     return command
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Location:
+    """An OUTPUT that does not exist yet."""
+    return locate(str(tmp_path / "out"))
 
 
 @pytest.fixture

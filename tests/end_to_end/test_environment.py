@@ -63,7 +63,7 @@ def maps(output: object) -> int:
 # Object storage
 
 
-# All others are in tests/test_fetching.py.
+# All others are in tests/s3/test_fetching.py.
 FAULTS = [
     (Refusal(400, "ExpiredToken"), "the credentials have expired ("),
     (Refusal(403, "AccessDenied"), "nothing of what was listed may be read: permission denied"),

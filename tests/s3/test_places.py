@@ -1,0 +1,62 @@
+"""Places: what keeps INPUT and OUTPUT from being used is found before anything is started."""
+
+import os
+from pathlib import Path
+
+import boto3
+import pytest
+
+from job.errors import StorageError
+from job.prepare import check_input, check_output, open_places
+from tests.conftest import S3
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"x")
+    return tmp_path / "in"
+
+
+def test_places_that_can_be_used_are_opened_and_nothing_is_written(
+    source: Path, tmp_path: Path, s3: S3
+) -> None:
+    for output in (
+        tmp_path / "out",
+        tmp_path / "new [1]" / "deep*" / "out",
+        "s3://bucket/places/new",
+    ):
+        opened = open_places(str(source), str(output))
+        assert opened[0].path == str(source)
+    assert os.listdir(tmp_path) == ["in"]
+    assert "Contents" not in boto3.client("s3", endpoint_url=s3.endpoint).list_objects_v2(
+        Bucket="bucket", Prefix="places/new"
+    )
+
+
+def test_an_input_that_is_not_there_is_found_out(source: Path, s3: S3) -> None:
+    check_input(str(source))
+    check_input(f"{source}/*.jpg")
+    for missing in (f"{source}/none", f"{source}/*.png", "s3://bucket/none", "s3://bucket/n*.jpg"):
+        with pytest.raises(StorageError, match="nothing is there"):
+            check_input(missing)
+    with pytest.raises(StorageError, match="cannot be listed: the bucket is not there"):
+        check_input("s3://no-such-bucket/x")
+
+
+def test_an_output_that_cannot_be_made_is_refused(source: Path, tmp_path: Path, s3: S3) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    boto3.client("s3", endpoint_url=s3.endpoint).put_object(
+        Bucket="bucket", Key="places/file", Body=b"x"
+    )
+    for output, words in (
+        (tmp_path / "file", "a file is in the way"),
+        (tmp_path / "file" / "out", "a file is in the way"),
+        (tmp_path / "link" / "out", "a link that leads nowhere"),
+        ("s3://no-such-bucket/out", "the bucket is not there"),
+        ("s3://bucket/places/file", "a file is in the way"),
+    ):
+        with pytest.raises(StorageError, match=rf"OUTPUT .* cannot be written: .*{words}"):
+            check_output(str(output))
+    check_output("s3://bucket/places/fil")

@@ -1,0 +1,302 @@
+"""Storage: URIs to filesystems, reads, atomic writes, on a disk, in memory and on S3."""
+
+import os
+import pickle
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.ftp import FTPFileSystem
+from fsspec.implementations.github import GithubFileSystem
+
+from job.errors import ConfigError, StorageError
+from job.inputs.listing import StoredObject, list_objects
+from job.storage.location import ChangedError, explain, locate
+from tests import hosted as hosted  # registers hosted://, contained:// and repository://
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def names(uri: object, **options: object) -> list[str]:
+    return [os.path.basename(found.path) for found in list_objects(str(uri), options)]
+
+
+def test_a_local_path_is_absolute_and_its_uri_is_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in ("in", "./in", "in/", f"{tmp_path}/in//", f"file://{tmp_path}/in"):
+        place = locate(uri)
+        assert place.is_local
+        assert place.path == place.uri == str(tmp_path / "in")
+    assert locate("/").path == "/"
+
+
+def test_two_colons_in_a_local_path_are_no_chain_of_filesystems(tmp_path: Path) -> None:
+    fill(tmp_path / "a::b", "c::d.jpg")
+    assert locate(f"{tmp_path}/a::b").path == str(tmp_path / "a::b")
+    assert names(tmp_path / "a::b") == ["c::d.jpg"]
+
+
+def test_other_schemes_are_what_fsspec_makes_of_them(memory: str) -> None:
+    place = locate(f"{memory}/in/")
+    assert not place.is_local
+    assert (place.path, place.uri) == ("/place/in", "memory:///place/in")
+    assert locate(place.uri).path == place.path
+
+
+def test_an_unknown_scheme_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"nope://x.*s3://.*fsspec knows"):
+        locate("nope://x")
+
+
+def test_a_scheme_whose_package_is_missing_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"dropbox://.* needs a package that is not installed"):
+        locate("dropbox://folder")
+
+
+def test_options_that_the_filesystem_does_not_take_are_refused() -> None:
+    with pytest.raises(ConfigError, match="do not fit github://"):
+        locate("github://x", {"nope": 1})
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("hosted://one/in", "hosted://one/in/a.jpg"),
+        ("hosted://one", "hosted://one/a.jpg"),
+        ("hosted://one:99/in/", "hosted://one:99/in/a.jpg"),
+        ("hosted://me:pa@ss@one/in", "hosted://me@one/in/a.jpg"),
+        ("hosted:///in", "hosted:///in/a.jpg"),
+        ("contained://box@one/in", "contained://box@one/in/a.jpg"),
+        ("contained://box@box/", "contained://box@box/a.jpg"),
+        ("contained://box/in", "contained://box/in/a.jpg"),
+        ("repository://in", "repository://in/a.jpg"),
+        ("repository://one:in", "repository://one:in/a.jpg"),
+        ("memory://in", "memory:///in/a.jpg"),
+        ("http://me:word@host/in", "http://me:word@host/in/a.jpg"),
+        ("simplecache::memory://in", "memory:///in/a.jpg"),
+        ("filecache::http://host/in", "http://host/in/a.jpg"),
+        ("simplecache::hosted://one/in", "hosted://one/in/a.jpg"),
+        ("hf://datasets/a/b@main/in", "hf://datasets/a/b@main/in/a.jpg"),
+    ],
+)
+def test_a_uri_has_the_host_that_the_filesystem_would_leave_out(uri: str, named: str) -> None:
+    place = locate(uri)
+    assert (place / "a.jpg").uri == named
+    assert place.holds(named)
+    if "ss@" not in uri:
+        assert (locate(place.uri) / "a.jpg").uri == named
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("ftp://host:21/in", "ftp://host:21/in/a.jpg"),
+        ("webhdfs://node:9870/in", "webhdfs://node:9870/in/a.jpg"),
+        ("github://org:repo@main/in", "github://org:repo@main/in/a.jpg"),
+        ("github://org:repo@main", "github://org:repo@main/a.jpg"),
+    ],
+)
+def test_so_it_is_with_those_of_fsspec(
+    uri: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FTPFileSystem, "_connect", lambda self: None)
+    monkeypatch.setattr(FTPFileSystem, "__del__", lambda self: None)
+    monkeypatch.setattr(GithubFileSystem, "ls", lambda self, path: [])
+    assert (locate(uri) / "a.jpg").uri == named
+
+
+@pytest.mark.parametrize(
+    ("uri", "options"),
+    [
+        ("repository:///far/one:in", {}),
+        ("hosted://one/in?version=2", {}),
+        ("hosted://one/a::b", {}),
+        ("dir::memory://in", {}),
+        ("https://[::1]:8000/in/", {}),
+        ("http://host/a::b/", {}),
+        ("zip://in", {"fo": "a.zip", "target_protocol": "file"}),
+    ],
+)
+def test_a_place_that_uris_cannot_name_is_refused(
+    uri: str, options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        archive.writestr("in/a.jpg", b"x")
+    with pytest.raises(StorageError, match="the URIs of files there would not say") as refused:
+        locate(uri, options)
+    assert (":: in them divides" in str(refused.value)) == ("::" in uri)
+
+
+@pytest.mark.parametrize("copies", ["", "simplecache::", "filecache::", "simplecache://::"])
+def test_copies_of_an_archive_are_no_part_of_its_files_names(copies: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/a.jpg", b"an image")
+    place = locate(f"{copies}zip://in::{tmp_path}/a.zip")
+    (found,) = list_objects(f"{copies}zip://in::{tmp_path}/a.zip")
+    uri = place.at(found.path).uri
+    assert uri == f"zip://in/a.jpg::{tmp_path}/a.zip"
+    assert place.holds(uri)
+    assert not place.holds(uri.replace("a.zip", "b.zip"))
+    assert place.fetch(uri, None, None) == b"an image"
+
+
+def listed(uri: str) -> StoredObject:
+    (found,) = list_objects(uri)
+    return found
+
+
+def test_a_file_is_fetched_as_long_as_it_is_the_one_that_was_listed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"one")
+    found, place = listed(str(tmp_path)), locate(str(tmp_path))
+    assert place.fetch(found.path, found.etag, found.size) == b"one"
+    file.write_bytes(b"one more")
+    with pytest.raises(ChangedError, match=r"a\.jpg"):
+        place.fetch(found.path, found.etag, found.size)
+    assert place.fetch(found.path, None, None) == b"one more"
+    found = listed(str(tmp_path))
+    os.utime(file, (1, 1))
+    with pytest.raises(ChangedError):
+        place.fetch(found.path, found.etag, found.size)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        place.fetch(found.path, found.etag, found.size)
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    size = 100 * 2**20
+    file.write_bytes(bytes(size))
+    found = listed(str(tmp_path))
+    stop = threading.Event()
+
+    def change() -> None:
+        with open(file, "r+b") as opened:
+            while not stop.wait(0.001):
+                opened.seek(size - 1)
+                opened.write(b"x")
+                opened.flush()
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        with pytest.raises(ChangedError):
+            locate(str(tmp_path)).fetch(found.path, found.etag, found.size)
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_where_tags_cannot_be_compared_the_size_can(memory: str) -> None:
+    file = locate(memory) / "a.jpg"
+    file.write_bytes(b"one")
+    found, place = listed(memory), locate(memory)
+    assert place.fetch(found.path, found.etag, found.size) == b"one"
+    assert place.fetch(file.uri, None, None) == b"one"
+    file.write_bytes(b"one more")
+    with pytest.raises(ChangedError):
+        place.fetch(found.path, found.etag, found.size)
+
+
+def test_a_write_brings_its_folders_along_and_replaces_what_was_there(tmp_path: Path) -> None:
+    file = locate(str(tmp_path)) / "deep" / "er" / "file"
+    file.write_bytes(b"one")
+    file.write_bytes(b"two!")
+    assert file.read_bytes() == b"two!"
+    assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_partial_file(tmp_path: Path) -> None:
+    file = locate(str(tmp_path)) / "file"
+    file.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        file.write_bytes("text is no bytes")  # type: ignore[arg-type]
+    assert file.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        (locate(str(tmp_path)) / "folder").write_bytes(b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_readers_see_a_whole_file_whenever_they_look(tmp_path: Path) -> None:
+    file = locate(str(tmp_path)) / "file"
+    contents = [bytes([byte]) * 300_000 for byte in b"ab"]
+    file.write_bytes(contents[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            file.write_bytes(contents[turn % 2])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = {file.read_bytes() for _ in range(300)}
+    finally:
+        stop.set()
+        writer.join()
+    assert seen <= set(contents)
+    assert len(seen) == 2
+
+
+def test_names_are_the_files_directly_under_a_place(tmp_path: Path, memory: str) -> None:
+    for place in (locate(str(tmp_path)), locate(memory)):
+        assert (place / "nowhere").names() == []
+        for name in ("b", "a", "sub/c"):
+            (place / name).write_bytes(b"x")
+        assert place.names() == ["a", "b"]
+
+
+def test_arrow_sees_the_same_files(tmp_path: Path, memory: str) -> None:
+    for uri in (str(tmp_path), memory):
+        place = locate(uri) / "x"
+        place.write_bytes(b"bytes")
+        with place.arrow.open_input_stream(place.path) as stream:
+            assert stream.read() == b"bytes"
+
+
+def test_storage_errors_are_explained_in_one_line() -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    class EndpointConnectionError(Exception):
+        pass
+
+    assert "Check the credentials" in explain(PermissionError("Forbidden"))
+    assert explain(FileNotFoundError("bucket/x")) == "not found (bucket/x)"
+    assert "AWS_ACCESS_KEY_ID" in explain(NoCredentialsError())
+    assert "AWS_ENDPOINT_URL" in explain(EndpointConnectionError("http://nowhere"))
+    assert explain(OSError("first\n   second")) == "OSError: first second"
+    assert explain(OSError()) == "OSError: OSError"
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError("Denied"), OSError(5, "Denied"), TimeoutError("Denied")], ids=repr
+)
+def test_what_ray_adds_to_an_error_is_left_out(error: OSError) -> None:
+    from ray.data._internal.util import _annotate_exception_with_retry_context
+
+    alone = explain(error)
+    annotated = _annotate_exception_with_retry_context(
+        error,
+        description="apply Write",
+        attempts=1,
+        max_attempts=1,
+        total_backoff_s=0.0,
+        exception_str="",
+    )
+    travelled = pickle.loads(pickle.dumps(annotated))
+    assert "transient" in str(travelled)
+    assert explain(travelled) == alone
