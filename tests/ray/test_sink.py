@@ -155,3 +155,13 @@ def test_a_task_without_rows_writes_no_file(output: Location) -> None:
     sink.write([encoded({"id": np.arange(0), "uri": np.empty(0, object)})], Block())
     sink.write([], Block())
     assert not output.exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_that_does_not_hold_the_output_writes_nothing(output: Location) -> None:
+    (output / "manifest" / "part-000000000000.parquet").write_bytes(b"")
+    with pytest.raises(Exception, match=r"no longer holds .*another run took over"):
+        write(output, range(4))
+    assert not (output / "maps").names()
+    assert not (output / "errors").names()
+    assert Commits(output).done().tolist() == []

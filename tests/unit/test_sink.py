@@ -146,12 +146,3 @@ def test_the_setting_of_ray_data_is_put_back(output: Location) -> None:
     with pytest.raises(KeyError), committing(output):
         raise KeyError
     assert ray.data.DataContext.get_current().checkpoint_config is before
-
-
-def test_a_run_that_does_not_hold_the_output_writes_nothing(output: Location) -> None:
-    (output / "manifest" / "part-000000000000.parquet").write_bytes(b"")
-    with pytest.raises(Exception, match=r"no longer holds .*another run took over"):
-        write(output, range(4))
-    assert not (output / "maps").names()
-    assert not (output / "errors").names()
-    assert Commits(output).done().tolist() == []
