@@ -18,7 +18,6 @@ from job.cluster.metrics import StageTimer
 from job.cluster.resources import ResourcePlan
 from job.config import JobConfig
 from job.images.loader import ImageLoader
-from job.inputs.listed_files import Listed
 from job.inputs.manifest_source import ManifestSource
 from job.models.checkpoint import Checkpoint
 from job.models.loading import ModelInfo
@@ -31,6 +30,7 @@ from job.predict.precision import worth_compiling
 from job.predict.predictor import Predictor
 from job.predict.segmentation import SemanticSegmentationPredictor
 from job.redact import redact
+from job.rows import LOADED, Listed
 from job.storage.location import Location, locate
 
 # A task that dies with its process or its node is started again, more often than what is wrong
@@ -106,7 +106,7 @@ class Stages:
         predicted = self._predictor(SemanticSegmentationPredictor).predict(
             rows,
             separate_gpu_stage=True,
-            feature_columns=["id", "uri", "image", "height", "width", "error"],
+            feature_columns=LOADED,
             keep_columns=["id", "uri", "height", "width"],
             **self._workers(),
         )

@@ -14,7 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.errors import StorageError
-from job.inputs.listed_files import Listed
+from job.rows import Listed
 from job.storage import location
 from job.storage.location import PARTIAL, REFUSALS, Location, explain, locate
 

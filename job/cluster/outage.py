@@ -14,26 +14,12 @@ from typing import Any
 import ray
 
 from job.errors import StorageError
+from job.rows import Fault
 
 # Images in a row, of the run or of one node, that the environment has kept from being read.
 LIMIT = 32
 # Seconds for what is in flight to be committed, once the run is to end.
 GRACE = 120.0
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why an image could not be read, when that says nothing about the image.
-
-    Attributes:
-        place: the storage that could not be read, as a person calls it.
-        kind: see :data:`job.storage.refusals.Kind`.
-        reason: a sentence, with what to do.
-    """
-
-    place: str
-    kind: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.cluster.guard import Ledger
-from job.cluster.outage import Fault, Outage, Verdict
+from job.cluster.outage import Outage, Verdict
 from job.redact import redact
+from job.rows import Fault
 from job.wording import counted, duration
 
 Style = Literal["auto", "bar", "lines", "none"]

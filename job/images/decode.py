@@ -4,7 +4,6 @@ import ctypes
 import ctypes.util
 import io
 import logging
-import posixpath
 import re
 import struct
 import warnings
@@ -28,14 +27,6 @@ from job.storage.packing import inflated, is_gzip
 _SAFE_FORMATS = (
     *("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "ICO", "TGA"),
 )
-EXTENSIONS = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp"),
-        *(".dib", ".gif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
-        *(".ico", ".tga", ".heic", ".heif", ".hif"),
-    )
-)
-
 DEFAULT_PIXEL_LIMIT = 100_000_000
 
 # What gzip may unpack to, for every pixel allowed, and how often it may be around a file.
@@ -57,11 +48,6 @@ _TURNS: Mapping[object, Image.Transpose] = {
 
 # Pillow logs remarks on files, and the ImageError says it already.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-
-
-def is_image_name(path: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
 
 def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Image:

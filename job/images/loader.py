@@ -1,6 +1,5 @@
 """The image loader: rows of a manifest to rows with pixels, or with the reason why not."""
 
-import json
 import threading
 import time
 from collections import deque
@@ -15,12 +14,11 @@ from ray.data.preprocessor import Preprocessor
 from job.cluster import outage
 from job.cluster.guard import TASK_RETRIES, Guard, StoppingError
 from job.cluster.metrics import StageTimer
-from job.cluster.outage import Fault
 from job.errors import ImageError
 from job.images import decode
-from job.inputs.listed_files import Doubt, Fetcher, Listed
+from job.inputs.listed_files import Doubt, Fetcher
 from job.models.loading import ModelSize
-from job.redact import redact
+from job.rows import Fault, Listed, failure
 from job.storage.location import Location, StorageOptions
 from job.storage.s3 import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.wording import counted
@@ -32,10 +30,8 @@ _decoding = threading.Lock()
 class ImageLoader(Preprocessor):
     """Fetches, decodes and resizes images: from rows of a manifest to rows a model can take.
 
-    Input columns: those of the manifest. Output: ``id``, ``uri``, ``height``, ``width`` (of the
-    upright image), ``image`` (uint8 RGB, at the model's size where that is exact, else at its own),
-    and ``error`` (empty, or why there is no image, as :func:`failure` writes it). Images that could
-    not be read through no fault of theirs are left out, and reported to the tracker.
+    Input columns: :data:`job.rows.LISTED`. Output: :data:`job.rows.LOADED`. Images that could not
+    be read through no fault of theirs are left out, and reported to the tracker.
 
     Args:
         place: any location on the storage of INPUT.
@@ -136,7 +132,7 @@ class ImageLoader(Preprocessor):
             "height": np.array([row.height for row in loaded], np.int32),
             "width": np.array([row.width for row in loaded], np.int32),
             "image": stack([row.pixels for row in loaded]),
-            "error": np.array([row.error for row in loaded], object),
+            "error": ragged([row.error for row in loaded]),
         }
 
     def _report(self, read: list[int], faults: dict[int, Fault]) -> None:
@@ -203,7 +199,7 @@ class ImageLoader(Preprocessor):
                 return self._failed("decode", error)
             resized = image if self._model_size is None else self._model_size.resize(image)
             height, width = image.height * divisor, image.width * divisor
-            return _Loaded(decode.to_array(resized), height, width, "")
+            return _Loaded(decode.to_array(resized), height, width, None)
 
     def _failed(self, stage: str, error: ImageError) -> "_Loaded":
         # A picture of the model's size keeps the column a plain (rows, height, width, 3) tensor.
@@ -228,19 +224,7 @@ class _Loaded:
     pixels: np.ndarray
     height: int
     width: int
-    error: str
-
-
-def failure(stage: str, error: ImageError) -> str:
-    """Why an image has no map, as the ``error`` column carries it: a JSON object."""
-    return json.dumps(
-        {
-            "stage": stage,
-            "error_type": error.kind,
-            "message": redact(error.message),
-            "retryable": error.retryable,
-        }
-    )
+    error: dict[str, Any] | None
 
 
 def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -250,9 +234,9 @@ def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return ragged(arrays)
 
 
-def ragged(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """An object array of arrays of any shapes."""
-    column = np.empty(len(arrays), object)
-    for row, array in enumerate(arrays):
-        column[row] = array
+def ragged(values: Sequence[Any]) -> np.ndarray:
+    """An object array of arrays of any shapes, or of other objects."""
+    column = np.empty(len(values), object)
+    for row, value in enumerate(values):
+        column[row] = value
     return column

@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from job.cluster.outage import Fault
 from job.errors import ImageError, JobError
-from job.inputs.listing import Listed as Listed
+from job.rows import Fault, Listed
 from job.storage import location
 from job.storage.archives import archive_of
 from job.storage.location import Location, StorageOptions, locate, scheme_of

@@ -48,15 +48,6 @@ class StoredObject:
     is_named: bool = field(default=False, compare=False)
 
 
-@dataclass(frozen=True)
-class Listed:
-    """An object as a listing had it, by its URI; size and tag are None where it had none."""
-
-    uri: str
-    size: int | None
-    etag: str | None
-
-
 def list_objects(
     uri: str,
     options: StorageOptions | None = None,

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from job import schema
 from job.errors import StorageError
-from job.images.decode import EXTENSIONS, is_image_name
+from job.image_names import EXTENSIONS, is_image_name
 from job.inputs.left_out import LeftOut
-from job.inputs.listing import Listed, list_objects
+from job.inputs.listing import list_objects
+from job.rows import Listed
 from job.storage import parquet
 from job.storage.location import Location, StorageOptions, locate
 from job.storage.s3 import DEFAULT_RETRY_POLICY, RetryPolicy

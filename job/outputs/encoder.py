@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from job import schema
 from job.cluster.metrics import StageTimer
 from job.kernels.png import class_counts, encode_map
 from job.redact import redact
+from job.rows import ENCODED
 
 
 class MapEncoder:
@@ -49,7 +49,7 @@ class MapEncoder:
         classes: list[Any] = [None] * rows
         with self._timer.stage("encode", rows):
             for row in range(rows):
-                if not batch["error"][row]:
+                if batch["error"][row] is None:
                     ids = np.asarray(batch["map"][row])
                     png = encode_map(ids, self._palette, grayscale=self._grayscale)
                     encoded[row] = {"bytes": png, "path": None}
@@ -65,9 +65,9 @@ class MapEncoder:
             "confidence": batch["confidence"],
             "model": [self._model] * rows,
             "run_id": [self._run_id] * rows,
-            "error": [str(error) for error in batch["error"]],
+            "error": list(batch["error"]),
         }
-        return pa.table(columns, schema=schema.MAPS.append(pa.field("error", pa.string())))
+        return pa.table(columns, schema=ENCODED)
 
     def classes(self, ids: np.ndarray) -> list[dict[str, Any]]:
         """The classes of one map, largest first, each with its pixels."""

@@ -7,7 +7,6 @@ the record (``ray.data.checkpoint``). What is here is the part in between;
 
 import contextlib
 import io
-import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -81,7 +80,7 @@ class MapSink(_FileDatasink):
         timer = StageTimer(self._tracker)
         name = self.filename_provider.get_filename_for_task("", ctx.task_idx)
         rows = pa.concat_tables(tables)
-        good = pa.compute.equal(rows["error"], "")
+        good = rows["error"].is_null()
         maps = rows.filter(good).drop_columns(["error"]).cast(self._maps)
         errors = _error_rows(rows.filter(pa.compute.invert(good)), self._run_id)
         with timer.stage("write", len(rows)):
@@ -129,17 +128,9 @@ class _RunFilenames(FilenameProvider):
 
 
 def _error_rows(rows: pa.Table, run_id: str) -> pa.Table:
-    reasons = [json.loads(reason) for reason in rows["error"].to_pylist()]
-    columns = {
-        "id": rows["id"],
-        "uri": rows["uri"],
-        **{
-            name: [reason[name] for reason in reasons]
-            for name in ("stage", "error_type", "message", "retryable")
-        },
-        "run_id": [run_id] * len(rows),
-    }
-    return pa.table(columns, schema=schema.ERRORS)
+    run_ids = pa.array([run_id] * len(rows), pa.string())
+    told = rows.select(["id", "uri", "error"]).flatten().append_column("run_id", run_ids)
+    return told.rename_columns(schema.ERRORS.names).cast(schema.ERRORS)
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -8,10 +8,11 @@ import numpy as np
 from job.cluster.guard import Guard
 from job.cluster.metrics import StageTimer
 from job.errors import ImageError, ModelError
-from job.images.loader import failure, ragged
+from job.images.loader import ragged
 from job.models.checkpoint import Checkpoint
 from job.models.loading import ModelSize, class_names, load_model, on_device
 from job.predict.predictor import Predictor
+from job.rows import failure
 from job.wording import counted
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class SemanticSegmentationPredictor(Predictor):
         pixels = list(data["image"])
         rows = len(pixels)
         sizes = _sizes(data, pixels)
-        errors = [str(error) for error in data["error"]] if "error" in data else [""] * rows
+        errors: list[Any] = list(data["error"]) if "error" in data else [None] * rows
         maps: list[np.ndarray] = [_NO_MAP] * rows
         confidence = np.full(rows, np.nan, np.float32)
         good = [row for row in range(rows) if not errors[row]]
@@ -162,7 +163,7 @@ class SemanticSegmentationPredictor(Predictor):
         return {
             "map": ragged(maps),
             "confidence": confidence,
-            "error": np.array(errors, object),
+            "error": ragged(errors),
         }
 
     def _predict_or_fail(

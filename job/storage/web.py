@@ -7,6 +7,7 @@ from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
 from job.errors import ChangedError, ImageError
+from job.image_names import is_image_name
 
 _CHUNK = 1 << 20
 
@@ -19,8 +20,6 @@ def plain(uri: str) -> str:
     """
     if not uri.startswith(("http://", "https://")):
         return uri
-    from job.images.decode import is_image_name  # with all that decodes them
-
     url, _, query = uri.partition("#")[0].partition("?")
     path = unquote(url)
     if not query or is_image_name(path):

@@ -11,9 +11,9 @@ from typing import Any
 import boto3
 import pytest
 
-from job.cluster.outage import Fault
 from job.errors import ImageError
-from job.inputs.listed_files import Fetcher, Listed
+from job.inputs.listed_files import Fetcher
+from job.rows import Fault, Listed
 from job.storage.location import locate
 from job.storage.packing import unpacked
 from job.storage.s3 import RetryPolicy

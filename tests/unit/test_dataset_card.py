@@ -64,7 +64,7 @@ def write_maps(output: Location, count: int = 3, of: pa.Schema | None = None) ->
         "width": np.full(count, 7, np.int32),
         "map": column,
         "confidence": np.full(count, 0.5, np.float32),
-        "error": [""] * count,
+        "error": [None] * count,
     }
     table = MapEncoder(NAMES, COLOURS, model="m", run_id="r")(batch).drop_columns(["error"])
     data = _parquet(table.cast(of or schema.maps(NAMES, COLOURS)))

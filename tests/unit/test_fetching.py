@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from job.cluster.outage import Fault
 from job.errors import ImageError
-from job.inputs.listed_files import Doubt, Fetcher, Listed
+from job.inputs.listed_files import Doubt, Fetcher
 from job.inputs.listing import list_objects
+from job.rows import Fault, Listed
 from job.storage.location import Location, locate
 from tests import hosted as hosted  # registers hosted://
 from tests.servers import serving_folder

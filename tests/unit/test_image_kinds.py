@@ -19,7 +19,8 @@ import tifffile
 from PIL import ExifTags, Image, ImageOps
 
 from job.errors import ImageError
-from job.images.decode import EXTENSIONS, decode, decode_reduced, to_array
+from job.image_names import EXTENSIONS
+from job.images.decode import decode, decode_reduced, to_array
 from tests.conftest import PHOTOS, picture
 from tests.hostile import chunk, originals, png, saved, scene, tiff
 

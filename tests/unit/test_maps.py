@@ -1,7 +1,7 @@
 """Maps: rows of maps/ with what can be queried, and pictures of maps for a person."""
 
 import io
-import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from job import schema
+from job.errors import ImageError
 from job.models.labels import palette
 from job.outputs.encoder import MapEncoder, contact_sheet, overlay
+from job.rows import failure
 from tests.conftest import picture
 
 NAMES = ("sky", "ground", "building", "tree", "vehicle")
@@ -21,7 +23,7 @@ def encoder() -> MapEncoder:
     return MapEncoder(NAMES, COLOURS, model="a/model", run_id="run-1")
 
 
-def batch(maps: list[np.ndarray], errors: list[str]) -> dict[str, np.ndarray]:
+def batch(maps: list[np.ndarray], errors: list[Any]) -> dict[str, np.ndarray]:
     column = np.empty(len(maps), object)
     for row, ids in enumerate(maps):
         column[row] = ids
@@ -41,7 +43,7 @@ def random_map(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def test_rows_have_the_columns_of_the_contract_and_the_error_beside_them() -> None:
-    table = encoder()(batch([random_map(0, 4, 6), random_map(1, 1, 1)], ["", ""]))
+    table = encoder()(batch([random_map(0, 4, 6), random_map(1, 1, 1)], [None, None]))
     assert table.schema.names == [*schema.MAPS.names, "error"]
     assert table.drop_columns(["error"]).schema.types == schema.MAPS.types
     rows = table.to_pylist()
@@ -52,7 +54,7 @@ def test_rows_have_the_columns_of_the_contract_and_the_error_beside_them() -> No
 
 def test_the_png_of_a_row_holds_the_class_ids_and_shows_their_colours() -> None:
     ids = random_map(0, 40, 60)
-    (row,) = encoder()(batch([ids], [""])).to_pylist()
+    (row,) = encoder()(batch([ids], [None])).to_pylist()
     with Image.open(io.BytesIO(row["map"]["bytes"])) as png:
         assert png.format == "PNG"
         assert np.array_equal(np.asarray(png), ids)
@@ -71,10 +73,10 @@ def test_classes_are_sorted_by_pixels_and_by_id_where_they_are_equal() -> None:
 
 
 def test_a_row_that_failed_passes_through_without_a_map() -> None:
-    reason = json.dumps({"stage": "decode", "error_type": "empty", "message": "0 bytes"})
+    reason = failure("decode", ImageError("empty", "0 bytes"))
     maps = [random_map(0, 4, 6), np.zeros((1, 1), np.uint8)]
-    good, bad = encoder()(batch(maps, ["", reason])).to_pylist()
-    assert (good["error"], bad["error"]) == ("", reason)
+    good, bad = encoder()(batch(maps, [None, reason])).to_pylist()
+    assert (good["error"], bad["error"]) == (None, reason)
     assert good["map"] is not None
     assert (bad["map"], bad["classes"]) == (None, None)
     assert bad["uri"] == "in/1.jpg"
@@ -83,24 +85,25 @@ def test_a_row_that_failed_passes_through_without_a_map() -> None:
 def test_the_png_of_a_row_may_be_grey() -> None:
     ids = random_map(0, 40, 60)
     grey = MapEncoder(NAMES, COLOURS, model="a/model", run_id="run-1", grayscale=True)
-    (row,), (usual,) = (one(batch([ids], [""])).to_pylist() for one in (grey, encoder()))
+    (row,), (usual,) = (one(batch([ids], [None])).to_pylist() for one in (grey, encoder()))
     with Image.open(io.BytesIO(row["map"]["bytes"])) as png:
         assert png.mode == "L"
         assert np.array_equal(np.asarray(png), ids)
     assert {**row, "map": None} == {**usual, "map": None}
 
 
-@pytest.mark.parametrize("errors", [[], ["x"], ["x", "x"]])
-def test_batches_without_any_map_keep_the_schema(errors: list[str]) -> None:
-    maps = [np.zeros((1, 1), np.uint8)] * len(errors)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_batches_without_any_map_keep_the_schema(count: int) -> None:
+    maps = [np.zeros((1, 1), np.uint8)] * count
+    errors = [failure("decode", ImageError("empty", "0 bytes"))] * count
     table = encoder()(batch(maps, errors))
-    assert len(table) == len(errors)
-    whole = encoder()(batch([random_map(0, 2, 2)], [""]))
+    assert len(table) == count
+    whole = encoder()(batch([random_map(0, 2, 2)], [None]))
     assert pa.concat_tables([table, whole]).schema.equals(whole.schema)
 
 
 def test_maps_of_equal_size_may_arrive_as_one_array() -> None:
-    rows = batch([random_map(0, 4, 6), random_map(1, 4, 6)], ["", ""])
+    rows = batch([random_map(0, 4, 6), random_map(1, 4, 6)], [None, None])
     rows["map"] = np.stack(list(rows["map"]))
     for row, ids in zip(encoder()(rows).to_pylist(), rows["map"], strict=True):
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(row["map"]["bytes"]))), ids)
@@ -110,7 +113,7 @@ def test_more_than_256_classes_are_16_bit_and_counted() -> None:
     names = [f"class {label}" for label in range(300)]
     wide = MapEncoder(names, palette(names), model="m", run_id="r")
     ids = np.array([[299, 299, 256, 0]], np.uint16)
-    (row,) = wide(batch([ids], [""])).to_pylist()
+    (row,) = wide(batch([ids], [None])).to_pylist()
     with Image.open(io.BytesIO(row["map"]["bytes"])) as png:
         assert np.array_equal(np.asarray(png), ids)
     assert [(c["label"], c["pixels"]) for c in row["classes"]] == [(299, 2), (0, 1), (256, 1)]

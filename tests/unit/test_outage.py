@@ -1,6 +1,7 @@
 """Outage: what keeps images from being read ends a run when there is too much of it."""
 
-from job.cluster.outage import LIMIT, Fault, Outage
+from job.cluster.outage import LIMIT, Outage
+from job.rows import Fault
 
 EXPIRED = Fault("INPUT s3://bucket/in", "credentials", "the credentials have expired. Renew them")
 UNMOUNTED = Fault("INPUT /data", "mount", "the folder /data is not there. Mount it on every node")

@@ -12,11 +12,11 @@ import ray
 
 from job.cluster.progress import RunTracker
 from job.errors import ImageError
-from job.images.loader import failure
 from job.inputs.manifest_source import ManifestSource
 from job.outputs.commits import Commits
 from job.outputs.encoder import MapEncoder
 from job.outputs.sink import MapSink, committing
+from job.rows import failure
 from job.storage.location import Location
 
 NAMES = ("sky", "ground")
@@ -117,7 +117,7 @@ def encoded(table: dict[str, np.ndarray]) -> pa.Table:
         "width": table["id"].astype(np.int32) + 1,
         "map": maps,
         "confidence": np.full(count, 0.5, np.float32),
-        "error": np.array([reason if wrong else "" for wrong in bad], object),
+        "error": np.array([reason if wrong else None for wrong in bad], object),
     }
     return MapEncoder(NAMES, COLOURS, model="m", run_id="run-1")(batch)
 

@@ -1,6 +1,5 @@
 """Summary: a run that is not good says which option decided, the first images and where all are."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
     reason = {"stage": "decode", "error_type": "empty", "message": "why", "retryable": False}
     for run, task in (("run-0", 0), ("run-1", 0), ("run-1", 1)):
         uris = [f"{run}/{task}/{number}.jpg" for number in range(3)]
-        table = pa.table({"id": range(3), "uri": uris, "error": [json.dumps(reason)] * 3})
+        table = pa.table({"id": range(3), "uri": uris, "error": [reason] * 3})
         name = f"{run}-{task:06d}.parquet"
         (output / "errors" / name).write_bytes(_parquet(_error_rows(table, run)))
     found = parquet.first_errors(output, "run-1", 5)
