@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from job.config import JobConfig
     from job.errors import JobError
     from job.models.checkpoint import Checkpoint
-    from job.pipeline import plan, run
+    from job.pipeline import run
+    from job.planning import plan
     from job.predict.batch_predictor import BatchPredictor
     from job.predict.predictor import Predictor, PredictorNotSerializableException
     from job.predict.segmentation import SemanticSegmentationPredictor
@@ -37,7 +38,7 @@ _MODULES = {
     "Predictor": "job.predict.predictor",
     "PredictorNotSerializableException": "job.predict.predictor",
     "SemanticSegmentationPredictor": "job.predict.segmentation",
-    "plan": "job.pipeline",
+    "plan": "job.planning",
     "predict_sequential": "job.predict.sequential",
     "run": "job.pipeline",
 }

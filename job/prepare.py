@@ -1,15 +1,29 @@
-"""Places: whether INPUT and OUTPUT can be used, found out before anything is started."""
+"""Prepare: INPUT, OUTPUT and the model, opened before anything is started; and what is done."""
 
 import os
 from itertools import islice
+from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
+from job.config import JobConfig
 from job.errors import ConfigError, StorageError
 from job.inputs.listing import list_objects, refuse_overlap
+from job.inputs.manifest import Manifest
 from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
+from job.models.checkpoint import Checkpoint, Origin
+from job.models.reading import start_reading
+from job.outputs.commits import Commits
+from job.storage import parquet
 from job.storage.archives import archive_of, without_copies
 from job.storage.location import STORAGE_ERRORS, Location, StorageOptions, explain, locate
 from job.storage.refusals import kind_of
 from job.storage.s3 import S3
+
+if TYPE_CHECKING:
+    from job.cluster.address import Place
+    from job.models.loading import ModelInfo
 
 # Filesystems of fsspec that cannot be written, by their schemes; archives cannot either.
 _READ_ONLY = {"data", "github", "http", "https"}
@@ -125,3 +139,60 @@ def _no_folder(named: str, file: str) -> StorageError:
     return StorageError(
         f"{named} cannot be written: a file is in the way ({file}). Give a folder for the results"
     )
+
+
+def done_ids(config: JobConfig, output: Location) -> np.ndarray:
+    """Ids that need no more work, sorted int64."""
+    done = Commits(output).done()
+    if config.retry_errors is None:
+        return done
+    only_retryable = config.retry_errors == "retryable"
+    return np.setdiff1d(done, parquet.open_errors(output, only_retryable=only_retryable))
+
+
+def rows_to_do(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Table:
+    """Rows of the manifest, for the images to do."""
+    remaining = images.without(done)
+    # What failed may have been mended since it was listed.
+    return images.as_listed_now(remaining) if config.retry_errors else remaining
+
+
+def open_output(config: JobConfig) -> Location:
+    """OUTPUT, once it is known that it and INPUT can be used; see :func:`open_places`."""
+    _, output = open_places(
+        config.input, config.output, config.storage_options, config.retry_policy
+    )
+    return output
+
+
+def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, Origin]:
+    """The model's files, and where they came from.
+
+    Raises:
+        ModelError: it cannot be found, reached or read.
+    """
+    if config.decode == "reduced" and config.reference:
+        raise ConfigError("--decode reduced: --reference wants every bit. Leave one of them out")
+    checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
+    assert checkpoint.origin is not None  # as every one of from_model's
+    return checkpoint, checkpoint.origin
+
+
+def look_ahead(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, ModelInfo]":
+    """Where the work will be done and with what: needed as soon as there is any.
+
+    Raises:
+        JobError: the cluster cannot be joined, or the model is none for semantic segmentation.
+    """
+    read_model = start_reading(checkpoint)
+    from job.cluster import waiting  # noqa: F401  # meanwhile: loading Ray Data takes as long
+    from job.cluster.address import find_place
+
+    place = find_place(config.address)
+    model = read_model()
+    if config.decode == "reduced" and model.size is None:
+        raise ConfigError(
+            f"--decode reduced: {config.model} does not resize every image to one size, so there is"
+            " nothing to reduce to. Leave it out"
+        )
+    return place, model

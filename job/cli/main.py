@@ -273,10 +273,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     config = _job_config(arguments)
-    from job import pipeline
+    from job import planning
     from job.cli import text
 
-    print(text.of_plan(pipeline.plan(config)))
+    print(text.of_plan(planning.plan(config)))
     return 0
 
 

@@ -11,7 +11,7 @@ from job.wording import counted, duration
 if TYPE_CHECKING:
     from job.cluster.resources import Cluster
     from job.compare.comparison import Comparison
-    from job.pipeline import Plan
+    from job.planning import Plan
     from job.results.evaluation import Scores
     from job.results.verification import Verdict
 

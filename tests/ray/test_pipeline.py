@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from job import execution, pipeline
+from job import execution, pipeline, planning
 from job.config import JobConfig
 from job.errors import ConfigError, JobError, OutputConflictError, StorageError
 from job.models.labels import palette
@@ -231,12 +231,12 @@ def test_reducing_is_refused_where_it_cannot_be(
 ) -> None:
     options = {"decode": "reduced"}
     with pytest.raises(ConfigError, match="Leave one of them out"):
-        pipeline.plan(config(pictures, tmp_path / "output", model_dir, **options, reference=True))
+        planning.plan(config(pictures, tmp_path / "output", model_dir, **options, reference=True))
     whole = shutil.copytree(model_dir, tmp_path / "whole")
     settings = json.loads((whole / "preprocessor_config.json").read_text())
     (whole / "preprocessor_config.json").write_text(json.dumps({**settings, "do_resize": False}))
     with pytest.raises(ConfigError, match="nothing to reduce to"):
-        pipeline.plan(config(pictures, tmp_path / "output", whole, **options))
+        planning.plan(config(pictures, tmp_path / "output", whole, **options))
 
 
 def test_bad_images_become_error_rows_and_good_ones_maps(tmp_path: Path, model_dir: Path) -> None:
@@ -295,7 +295,7 @@ def test_glob_takes_what_it_matches(tmp_path: Path, model_dir: Path) -> None:
 
 def test_plan_counts_and_writes_nothing(tmp_path: Path, pictures: Path, model_dir: Path) -> None:
     place = tmp_path / "out"
-    plan = pipeline.plan(config(pictures, place, model_dir))
+    plan = planning.plan(config(pictures, place, model_dir))
     assert (plan.images.images, plan.done, plan.remaining) == (24, 0, 24)
     assert plan.images.size == sum(path.stat().st_size for path in pictures.iterdir())
     assert not place.exists()
