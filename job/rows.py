@@ -13,6 +13,7 @@ Each stage adds to a row, or takes away, until it is one of ``maps/`` or ``error
 map: a struct of the type :data:`ERROR`.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,3 +81,11 @@ def failure(stage: str, error: ImageError) -> dict[str, Any]:
         "message": redact(error.message),
         "retryable": error.retryable,
     }
+
+
+def reasons(column: Iterable[Any]) -> list[dict[str, Any] | None]:
+    """The ``error`` column of a batch, row by row.
+
+    A block in which no image has failed has no struct in it, and comes from Ray as a column of NaN.
+    """
+    return [dict(value) if isinstance(value, Mapping) else None for value in column]

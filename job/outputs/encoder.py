@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from job.cluster.metrics import StageTimer
 from job.kernels.png import class_counts, encode_map
 from job.redact import redact
-from job.rows import ENCODED
+from job.rows import ENCODED, reasons
 
 
 class MapEncoder:
@@ -45,11 +45,12 @@ class MapEncoder:
     def __call__(self, batch: Any) -> pa.Table:
         """Encode a batch with ``id uri height width map confidence error``."""
         rows = len(batch["id"])
+        errors = reasons(batch["error"])
         encoded: list[Any] = [None] * rows
         classes: list[Any] = [None] * rows
         with self._timer.stage("encode", rows):
             for row in range(rows):
-                if batch["error"][row] is None:
+                if errors[row] is None:
                     ids = np.asarray(batch["map"][row])
                     png = encode_map(ids, self._palette, grayscale=self._grayscale)
                     encoded[row] = {"bytes": png, "path": None}
@@ -65,7 +66,7 @@ class MapEncoder:
             "confidence": batch["confidence"],
             "model": [self._model] * rows,
             "run_id": [self._run_id] * rows,
-            "error": list(batch["error"]),
+            "error": errors,
         }
         return pa.table(columns, schema=ENCODED)
 

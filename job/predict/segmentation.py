@@ -12,7 +12,7 @@ from job.images.loader import ragged
 from job.models.checkpoint import Checkpoint
 from job.models.loading import ModelSize, class_names, load_model, on_device
 from job.predict.predictor import Predictor
-from job.rows import failure
+from job.rows import failure, reasons
 from job.wording import counted
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class SemanticSegmentationPredictor(Predictor):
         pixels = list(data["image"])
         rows = len(pixels)
         sizes = _sizes(data, pixels)
-        errors: list[Any] = list(data["error"]) if "error" in data else [None] * rows
+        errors = reasons(data.get("error", [None] * rows))
         maps: list[np.ndarray] = [_NO_MAP] * rows
         confidence = np.full(rows, np.nan, np.float32)
         good = [row for row in range(rows) if not errors[row]]

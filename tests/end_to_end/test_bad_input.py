@@ -282,7 +282,7 @@ def test_revision_of_a_directory_is_refused(
 # Its address is read when its client is imported, so that each address needs a process.
 SCRIPT = """
 import contextlib, io, json, sys
-from job.cli import main
+from job.cli.main import main
 for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(io.StringIO()) as stderr:
         code = main(words)
