@@ -70,13 +70,17 @@ class JobConfig(BaseModel):
     )
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
         "float32",
-        description="of matrix products; auto measures whether half precision pays here, and says",
+        description="precision of matrix products; auto measures whether half precision is faster"
+        " here, and says so",
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the model on each worker; auto for runs that it pays off in"
+        "auto",
+        description="compile the model on each worker; auto: on GPUs, when the run is long enough",
     )
     reference: bool = Field(
-        False, description="the stock model and post-processing, for maps equal in every bit"
+        False,
+        description="run the stock model and post-processing, for maps equal in every bit; not with"
+        " --decode reduced, --compile on or half precision",
     )
     decode: Literal["exact", "reduced"] = Field(
         "exact",
@@ -95,7 +99,8 @@ class JobConfig(BaseModel):
         " Ray of its own)",
     )
     retry_errors: Literal["retryable", "all"] | None = Field(
-        None, description="do again what has failed: what may work now, or all of it"
+        None,
+        description="do failed images again: those that may work now (retryable), or all of them",
     )
     max_error_rate: float = Field(
         0.01, ge=0, le=1, description="share of images that may fail before the exit code says so"

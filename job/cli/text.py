@@ -1,8 +1,7 @@
 """Text: what a verb has found or done, as the lines that it prints."""
 
+import math
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from job.outputs.receipts import PREDICTING, Receipt
 from job.redact import redact
@@ -165,7 +164,7 @@ def of_scores(scores: "Scores") -> str:
     lines += [
         f"  {name:<{width}}  {value:.4f}"
         for name, value in zip(names, scores.iou, strict=True)
-        if np.isfinite(value)
+        if math.isfinite(value)
     ]
     return "\n".join(lines)
 
