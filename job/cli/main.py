@@ -143,6 +143,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     if "://" in arguments.output:
         raise ConfigError(f"--output {arguments.output}: expected a local folder")
     check_folder(f"--output {arguments.output}", arguments.output)
+    storage_options = parse_storage_options(arguments.storage_options)
     from job.cli import text
     from job.compare import comparison
     from job.compare.chart import draw
@@ -152,7 +153,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         arguments.input,
         arguments.model,
         images=arguments.images,
-        options=parse_storage_options(arguments.storage_options),
+        options=storage_options,
         rounds=arguments.rounds,
         address=arguments.address,
         say=say,

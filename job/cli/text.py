@@ -172,7 +172,7 @@ def of_scores(scores: "Scores") -> str:
 def of_comparison(comparison: "Comparison") -> str:
     """The architectures as a table, speed-up over the notebook's BatchPredictor.
 
-    Rates that are of no steady state are marked, and said to be.
+    A rate that is no steady state carries a question mark, and a line below says why.
     """
     from job.compare.comparison import BASELINE
 
