@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from job.config import DEFAULT_MODEL, JobConfig, flag, load
 from job.errors import ConfigError
 
-PROGRAM = "python -m job"
+_PROGRAM = "python -m job"
 # What a value of each type is called; text is TEXT.
 _METAVARS = {int: "N", float: "X", dict: "JSON"}
 
@@ -90,7 +90,7 @@ def default(name: str) -> str:
 
 def _parser() -> _Parser:
     parser = _Parser(
-        prog=PROGRAM,
+        prog=_PROGRAM,
         description="Images in object storage in, one segmentation map per image out, as Parquet.",
         allow_abbrev=False,
     )
