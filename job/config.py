@@ -3,13 +3,26 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from job.errors import ConfigError
-from job.images.decode import DEFAULT_PIXEL_LIMIT
-from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
+from job.limits import DEFAULT_PIXEL_LIMIT, DEFAULT_RETRY_POLICY, RetryPolicy
 
 DEFAULT_MODEL = "nvidia/segformer-b0-finetuned-ade-512-512"
+# What makes no sense with the reference: an option, its values, and why.
+_NOT_WITH_REFERENCE = (
+    ("decode", ("reduced",), "wants every bit"),
+    ("precision", ("bfloat16", "float16"), "computes in float32"),
+    ("compile", ("on",), "runs the stock model as it is"),
+)
 
 
 def _parsed_json(value: Any) -> Any:
@@ -25,9 +38,20 @@ def _parsed_json(value: Any) -> Any:
 
 
 class JobConfig(BaseModel):
-    """Everything a run depends on. Frozen, typed, and closed: an unknown key is an error."""
+    """Everything a run depends on. Frozen, typed, and closed: an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    Raises:
+        pydantic.ValidationError: an option is unknown, or its value is not one of those it takes.
+        ConfigError: two options exclude each other.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        hide_input_in_errors=True,  # the storage options among it may hold keys
+        defer_build=True,  # --help checks no values, and to prepare for them takes a while
+    )
 
     input: str = Field(
         min_length=1, description="folder, prefix, glob or image: a local path, s3://, …"
@@ -46,13 +70,17 @@ class JobConfig(BaseModel):
     )
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
         "float32",
-        description="of matrix products; auto measures whether half precision pays here, and says",
+        description="precision of matrix products; auto measures whether half precision is faster"
+        " here, and says so",
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the model on each worker; auto for runs that it pays off in"
+        "auto",
+        description="compile the model on each worker; auto: on GPUs, when the run is long enough",
     )
     reference: bool = Field(
-        False, description="the stock model and post-processing, for maps equal in every bit"
+        False,
+        description="run the stock model and post-processing, for maps equal in every bit; not with"
+        " --decode reduced, --compile on or half precision",
     )
     decode: Literal["exact", "reduced"] = Field(
         "exact",
@@ -71,7 +99,8 @@ class JobConfig(BaseModel):
         " Ray of its own)",
     )
     retry_errors: Literal["retryable", "all"] | None = Field(
-        None, description="do again what has failed: what may work now, or all of it"
+        None,
+        description="do failed images again: those that may work now (retryable), or all of them",
     )
     max_error_rate: float = Field(
         0.01, ge=0, le=1, description="share of images that may fail before the exit code says so"
@@ -149,10 +178,26 @@ class JobConfig(BaseModel):
             raise ValueError("above 1 only whole GPUs can be asked for")
         return value
 
+    @model_validator(mode="after")
+    def _refuse_what_excludes_each_other(self) -> "JobConfig":
+        # A ConfigError passes through pydantic as it is; of a ValueError it would make many lines.
+        for name, values, reason in _NOT_WITH_REFERENCE:
+            value = getattr(self, name)
+            if self.reference and value in values:
+                raise ConfigError(
+                    f"{flag(name)} {value}: --reference {reason}. Leave one of them out"
+                )
+        return self
+
     @property
     def retry_policy(self) -> RetryPolicy:
         """How long to try with S3."""
         return RetryPolicy(self.storage_attempts, self.storage_timeout)
+
+
+def flag(name: str) -> str:
+    """How the command line spells an option: ``INPUT``, ``--batch-size``."""
+    return name.upper() if name in ("input", "output") else f"--{name.replace('_', '-')}"
 
 
 def parse_storage_options(text: str) -> dict[str, Any]:
@@ -174,14 +219,14 @@ def load(values: dict[str, Any]) -> JobConfig:
     """Check values and make a config of them.
 
     Raises:
-        ConfigError: naming the first option that is wrong, its value, and what is expected.
+        ConfigError: naming the first option that is wrong, its value, and what is expected; or two
+            that exclude each other.
     """
     try:
         return JobConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        flag = name.upper() if name in ("input", "output") else f"--{name.replace('_', '-')}"
         message = first["msg"].removeprefix("Value error, ")
         # Storage options may hold keys: their value is never shown.
         value = "" if name.startswith("storage_options") else f" {first['input']!r}"
@@ -189,4 +234,4 @@ def load(values: dict[str, Any]) -> JobConfig:
             value = ""
         if first["type"] == "extra_forbidden":
             value, message = "", f"no such option; there are {', '.join(JobConfig.model_fields)}"
-        raise ConfigError(f"{flag}{value}: {message}") from error
+        raise ConfigError(f"{flag(name)}{value}: {message}") from error

@@ -1,4 +1,4 @@
-"""Console: what a person reads while a run goes on; a reader who leaves does not end the run."""
+"""Console: what a person reads on standard error; a reader who leaves does not end the run."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from job.redact import redact
 
 
 def say(line: str) -> None:
-    """Tell the person who watches: in lines of their own, on standard error."""
+    """Tell the person who watches, on standard error; secrets are hidden."""
     for part in line.splitlines():
         print(redact(part), file=sys.stderr, flush=True)
 
@@ -16,7 +16,8 @@ def say(line: str) -> None:
 def outlast_readers() -> None:
     """Let this process go on when nobody reads what it says, or its log cannot be written.
 
-    Of ``run … | head -1``, a closed terminal or a log on a full disk, the receipt tells the rest.
+    That is so after ``run … | head -1``, on a closed terminal, and with a log on a full disk. The
+    receipt tells the rest.
     """
     for number in (0, 1, 2):
         try:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+DEFAULT_PIXEL_LIMIT = 100_000_000
 # Seconds in which a connection is made, or never.
 _TO_CONNECT = 10.0
 _LONGEST_WAIT = 60.0

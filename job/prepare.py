@@ -171,8 +171,6 @@ def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, Origin]:
     Raises:
         ModelError: it cannot be found, reached or read.
     """
-    if config.decode == "reduced" and config.reference:
-        raise ConfigError("--decode reduced: --reference wants every bit. Leave one of them out")
     checkpoint = Checkpoint.from_model(config.model, config.revision, config.storage_options)
     assert checkpoint.origin is not None  # as every one of from_model's
     return checkpoint, checkpoint.origin

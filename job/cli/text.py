@@ -1,8 +1,7 @@
-"""Summary: a receipt as a few lines a person reads."""
+"""Text: what a verb has found or done, as the lines that it prints."""
 
+import math
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from job.outputs.receipts import PREDICTING, Receipt
 from job.redact import redact
@@ -74,14 +73,6 @@ def _busy(receipt: Receipt) -> str:
     return (
         f"predictors {min(predicting, 1):.0%} of the time, CPUs {loading:.0%} with decoding and"
         f" {rest:.0%} with encoding and writing"
-    )
-
-
-def is_good(receipt: Receipt, max_error_rate: float) -> bool:
-    """Whether a run did what was asked: every image accounted for, few enough of them failed."""
-    accounted = receipt.maps + receipt.failed == receipt.remaining
-    return accounted and (
-        receipt.remaining == 0 or receipt.failed / receipt.remaining <= max_error_rate
     )
 
 
@@ -173,7 +164,7 @@ def of_scores(scores: "Scores") -> str:
     lines += [
         f"  {name:<{width}}  {value:.4f}"
         for name, value in zip(names, scores.iou, strict=True)
-        if np.isfinite(value)
+        if math.isfinite(value)
     ]
     return "\n".join(lines)
 
@@ -181,7 +172,7 @@ def of_scores(scores: "Scores") -> str:
 def of_comparison(comparison: "Comparison") -> str:
     """The architectures as a table, speed-up over the notebook's BatchPredictor.
 
-    Rates that are of no steady state are marked, and said to be.
+    A rate that is no steady state carries a question mark, and a line below says why.
     """
     from job.compare.comparison import BASELINE
 

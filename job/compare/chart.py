@@ -15,9 +15,9 @@ def draw(comparison: Comparison, path: Path) -> None:
 
     names = [timing.name for timing in comparison.timings]
     rates = [timing.steady for timing in comparison.timings]
-    ours = [name.startswith("this job") for name in names]
+    colours = ["#d9480f" if timing.is_whole_job else "#adb5bd" for timing in comparison.timings]
     figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(names) + 1.2))
-    bars = axes.barh(names, rates, color=["#d9480f" if own else "#adb5bd" for own in ours])
+    bars = axes.barh(names, rates, color=colours)
     labels = [
         f"{timing.steady:.1f}  ({comparison.speedup(timing.name, BASELINE):.1f}×)"
         for timing in comparison.timings

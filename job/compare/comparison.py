@@ -65,6 +65,8 @@ class Timing:
         peak_memory: bytes of all processes together, at most.
         agreement: share of pixels that equal sequential inference.
         settled: whether enough maps came after the first for a steady state.
+        precision: what matrix products were computed in.
+        is_whole_job: whether it is this job, from files to files.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Timing:
     peak_memory: int
     agreement: float
     settled: bool = True
+    precision: "Precision" = "float32"
+    is_whole_job: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ def _ways(
         ways[name] = partial(_job, name, work, model, precision, reference, options)
         name = f"its predictors alone, {precision}"
         alone = partial(prediction_alone, work, checkpoint, precision, workers)
-        ways[name] = partial(timed, name, alone, reference, len(work))
+        ways[name] = partial(timed, name, alone, reference, len(work), precision)
     return ways
 
 
@@ -220,6 +224,7 @@ def timed(
     way: Callable[[], Maps],
     reference: Sequence[np.ndarray],
     images: int,
+    precision: "Precision" = "float32",
 ) -> Timing:
     """Run an architecture over all images, and compare every map.
 
@@ -228,6 +233,7 @@ def timed(
         way: yields (number of the image, map) as maps arrive.
         reference: the maps of sequential inference; image n has that of n modulo their number.
         images: how many there are.
+        precision: what matrix products are computed in.
 
     Raises:
         JobError: maps are missing, or differ where float32 must not.
@@ -242,7 +248,7 @@ def timed(
             pixels += expected.size
     if len(arrivals) != images:
         raise JobError(f"{name}: {counted(len(arrivals), 'map')} of {counted(images, 'image')}")
-    if "bfloat16" not in name:
+    if precision == "float32":
         _check_parity(name, same / pixels)
     return Timing(
         name,
@@ -252,6 +258,7 @@ def timed(
         memory[0],
         same / pixels,
         _later(arrivals) >= _SETTLED,
+        precision,
     )
 
 
@@ -259,7 +266,7 @@ def _job(
     name: str,
     work: Sequence[bytes],
     model: str,
-    precision: str,
+    precision: "Precision",
     reference: Sequence[np.ndarray],
     options: StorageOptions | None,
 ) -> Timing:
@@ -301,6 +308,8 @@ def _job(
         memory[0],
         same / pixels,
         later >= _SETTLED,
+        precision,
+        is_whole_job=True,
     )
 
 

@@ -21,13 +21,13 @@ from job.errors import ImageError
 from job.images import floats, jpeg, jpeg2000, png_chunks, tiff
 from job.images.reasons import is_heif, may_be_an_image, not_identified, reason, too_large
 from job.images.tiff_page import first_page
+from job.limits import DEFAULT_PIXEL_LIMIT
 from job.storage.packing import inflated, is_gzip
 
 # Formats that Pillow decodes by itself, without starting another program (EPS would).
 _SAFE_FORMATS = (
     *("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "ICO", "TGA"),
 )
-DEFAULT_PIXEL_LIMIT = 100_000_000
 
 # What gzip may unpack to, for every pixel allowed, and how often it may be around a file.
 _GZIP_BYTES_PER_PIXEL = 4

@@ -17,10 +17,10 @@ from job.cluster.metrics import StageTimer
 from job.errors import ImageError
 from job.images import decode
 from job.inputs.listed_files import Doubt, Fetcher
+from job.limits import DEFAULT_PIXEL_LIMIT, DEFAULT_RETRY_POLICY, RetryPolicy
 from job.models.loading import ModelSize
 from job.rows import Fault, Listed, failure
 from job.storage.location import Location, StorageOptions
-from job.storage.s3 import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.wording import counted
 
 # Pillow's limits are the whole process's: threads that load different batches take turns.
@@ -60,7 +60,7 @@ class ImageLoader(Preprocessor):
         *,
         reduced_side: int | None = None,
         fetch_concurrency: int = 32,
-        pixel_limit: int = decode.DEFAULT_PIXEL_LIMIT,
+        pixel_limit: int = DEFAULT_PIXEL_LIMIT,
         byte_limit: int = 2**29,
         timeout: float = 300.0,
         fetch_timeout: float | None = None,

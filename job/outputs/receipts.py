@@ -98,6 +98,15 @@ class Receipt:
         """Images that were left to do when the run started."""
         return self.images - self.done_before
 
+    def is_good(self, max_error_rate: float) -> bool:
+        """Whether the run did what was asked: all images accounted for, few enough of them failed.
+
+        Args:
+            max_error_rate: share of its images that may fail.
+        """
+        accounted = self.maps + self.failed == self.remaining
+        return accounted and (self.remaining == 0 or self.failed / self.remaining <= max_error_rate)
+
     @property
     def how_far(self) -> str:
         """What a run that was stopped leaves, and how to go on."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -24,15 +24,18 @@ from job.compare.comparison import (
 from job.errors import JobError
 
 
-def timing(name: str, steady: float) -> Timing:
-    return Timing(name, 10.0, 1.5, steady, 2 << 30, 1.0)
+def timing(name: str, steady: float, **more: Any) -> Timing:
+    return Timing(name, 10.0, 1.5, steady, 2 << 30, 1.0, **more)
 
 
 @pytest.fixture
 def comparison() -> Comparison:
     """Three rounds, the second on a machine that was slow for a while."""
     rates = [(2.0, 9.0), (0.5, 2.5), (2.5, 10.0)]
-    rounds = [[timing(BASELINE, stock), timing("this job, float32", job)] for stock, job in rates]
+    rounds = [
+        [timing(BASELINE, stock), timing("this job, float32", job, is_whole_job=True)]
+        for stock, job in rates
+    ]
     return Comparison(70, "model", rounds)
 
 
@@ -85,6 +88,25 @@ def test_chart_is_a_picture(comparison: Comparison, tmp_path: Path) -> None:
     with Image.open(tmp_path / "chart.png") as chart:
         assert chart.width > 600
         assert len(chart.convert("RGB").getcolors(1 << 20) or []) > 3
+
+
+def test_the_bars_of_the_job_have_a_colour_of_their_own(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    ours = (217, 72, 15)
+    others = [[replace(timing, is_whole_job=False) for timing in ran] for ran in comparison.rounds]
+    for rounds, is_there in ((comparison.rounds, True), (others, False)):
+        draw(replace(comparison, rounds=rounds), tmp_path / "chart.png")
+        with Image.open(tmp_path / "chart.png") as chart:
+            colours = {colour for _, colour in chart.convert("RGB").getcolors(1 << 20) or []}
+        assert (ours in colours) == is_there
+
+
+def test_numbers_of_a_comparison_keep_their_keys(comparison: Comparison) -> None:
+    kept = comparison.as_dict()
+    assert {"images", "model", "rounds", "environment", "timings", "speedups"} == set(kept)
+    keys = {"name", "seconds", "first_map", "steady", "peak_memory", "agreement", "settled"}
+    assert keys < set(kept["timings"][0])
 
 
 def picture() -> bytes:
@@ -148,3 +170,11 @@ def test_an_architecture_with_other_maps_has_no_speed() -> None:
         timed("wrong", lambda: iter([(0, np.ones((7, 9), np.uint8))]), reference, 1)
     with pytest.raises(JobError, match="wrong: 1 map of 2 images"):
         timed("wrong", lambda: iter([(0, reference[0])]), reference, 2)
+
+
+def test_maps_may_differ_in_half_precision_whatever_the_name_says() -> None:
+    reference, other = [np.zeros((7, 9), np.uint8)], np.ones((7, 9), np.uint8)
+    found = timed("some", lambda: iter([(0, other)]), reference, 1, "bfloat16")
+    assert (found.precision, found.agreement) == ("bfloat16", 0)
+    with pytest.raises(JobError, match="differ from sequential inference"):
+        timed("bfloat16", lambda: iter([(0, other)]), reference, 1)

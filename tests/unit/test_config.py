@@ -1,6 +1,8 @@
 """JobConfig: typed, closed and frozen; what is wrong is named, what is secret is not."""
 
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -99,6 +101,37 @@ def test_secrets_in_storage_options_are_never_shown(options: object) -> None:
         load({**PLACES, "storage_options": options})
     assert "hunter2" not in str(caught.value)
     assert "AKIA" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"output": "out", "batch_size": "many"}])
+def test_secrets_do_not_show_in_an_error_of_pydantic(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        JobConfig(input="in", storage_options={"secret": "hunter2"}, **wrong)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"decode": "reduced"}, "--decode reduced: --reference wants every bit"),
+        ({"precision": "bfloat16"}, "--precision bfloat16: --reference computes in float32"),
+        ({"precision": "float16"}, "--precision float16: --reference computes in float32"),
+        ({"compile": "on"}, "--compile on: --reference runs the stock model as it is"),
+    ],
+)
+@pytest.mark.parametrize("make", [load, lambda values: JobConfig(**values)], ids=["load", "class"])
+def test_options_that_exclude_each_other_are_refused_in_one_sentence(
+    make: Callable[[dict[str, Any]], JobConfig], option: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make({**PLACES, **option, "reference": True})
+    assert str(caught.value) == f"{says}. Leave one of them out"
+    assert make({**PLACES, **option}).reference is False
+
+
+def test_the_reference_goes_with_what_is_left_to_the_job() -> None:
+    load({**PLACES, "reference": True, "precision": "auto", "compile": "auto"})
+    load({**PLACES, "reference": True, "precision": "float32", "compile": "off"})
 
 
 def test_secrets_do_not_show_in_the_config_as_text() -> None:

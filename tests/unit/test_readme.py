@@ -1,4 +1,4 @@
-"""The README tells the truth: its snippets run, its options and verbs are those of the code."""
+"""The README tells the truth: its snippets run, its verbs are those of the code."""
 
 import os
 import re
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from job.cli import main
-from job.config import JobConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,23 +19,6 @@ README = (ROOT / "README.md").read_text()
 
 def snippets(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def option_rows() -> list[str]:
-    """The table of options, as README.md has to have it."""
-    rows = []
-    for name, field in JobConfig.model_fields.items():
-        if name in ("input", "output"):
-            continue
-        default = "" if field.default is None or field.default_factory else f"`{field.default}`"
-        description = str(field.description).replace("|", "\\|")
-        rows.append(f"| `--{name.replace('_', '-')}` | {default} | {description} |")
-    return rows
-
-
-def test_every_option_stands_in_the_readme_with_its_default() -> None:
-    for row in option_rows():
-        assert row in README.splitlines()
 
 
 def test_every_verb_has_help_and_an_example() -> None:

@@ -25,7 +25,7 @@ def receipt(
 
 def test_too_many_failures_name_the_option_the_first_images_and_the_folder() -> None:
     found = receipt(986, {"empty": 10, "truncated": 4}, 1_200, done_before=200)
-    assert not text.is_good(found, 0.01)
+    assert not found.is_good(0.01)
     first = [(f"in/{number}.jpg", "the file is empty") for number in range(5)]
     assert text.of_failure(found, "out/", 0.01, first).splitlines() == [
         "14 of 1,000 images failed (1.4 %), more than --max-error-rate 1 %",
@@ -37,7 +37,7 @@ def test_too_many_failures_name_the_option_the_first_images_and_the_folder() -> 
 
 def test_images_that_are_neither_mapped_nor_failed_are_said_to_be_left() -> None:
     found = receipt(7, {}, 10)
-    assert not text.is_good(found, 1.0)
+    assert not found.is_good(1.0)
     assert "3 of 10 images have neither a map nor an error row" in text.of_failure(
         found, "out", 1.0, []
     )

@@ -1,0 +1,1 @@
+"""The documentation, and what makes those pages of it that are generated."""
