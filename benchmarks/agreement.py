@@ -21,8 +21,9 @@ from job.inputs.listing import list_objects
 from job.kernels.upsample_argmax import upsample_argmax
 from job.models.checkpoint import Checkpoint
 from job.models.forward import Forward, Precision, fast
-from job.models.loading import ModelSize, load_model
+from job.models.loading import load_model
 from job.models.normalise import Normaliser
+from job.models.processors import fixed_size
 from job.predict.sequential import predict_sequential
 from job.storage.location import locate
 
@@ -79,7 +80,7 @@ def measure(source: str, model_name: str) -> dict[str, dict[str, Any]]:
     torch.set_num_threads(1)
     model, image_processor = load_model(Checkpoint.from_model(model_name))
     model.eval()
-    size = ModelSize.of(image_processor)
+    size = fixed_size(image_processor)
     normalise = Normaliser(image_processor, torch.device("cpu"))
     forwards: dict[str, Forward] = {name: fast(model, name) for name in PRECISIONS}
     agreements = {name: Agreement() for name in (*PRECISIONS, REDUCED)}

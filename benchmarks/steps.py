@@ -21,9 +21,11 @@ from job.images.decode import decode_reduced, to_array
 from job.inputs.listing import list_objects
 from job.kernels.png import class_counts, encode_map
 from job.models.checkpoint import Checkpoint
-from job.models.labels import label_names, palette
-from job.models.loading import ModelSize, load_model
+from job.models.labels import label_names
+from job.models.loading import load_model
 from job.models.normalise import Normaliser
+from job.models.processors import fixed_size
+from job.outputs.palette import palette
 from job.storage.location import locate
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ def _ours(model: Any, image_processor: Any, precision: "Precision", reduced: boo
     from job.models.forward import fast, keep_freed_memory
 
     keep_freed_memory()  # as a predictor does; here the stock way has the good of it, too
-    size = ModelSize.of(image_processor)
+    size = fixed_size(image_processor)
     forward = fast(model, precision)
     normaliser = Normaliser(image_processor, torch.device("cpu"), forward.takes)
     names = label_names(model.config.id2label)

@@ -18,9 +18,10 @@ from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
 from job.inputs.manifest import Manifest
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelInfo
+from job.models.info import ModelInfo
 from job.outputs.dataset_card import write_card, write_maps_schema
 from job.outputs.measures import Measures
+from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.outputs.sink import committing
 from job.predict.precision import choose_precision
@@ -88,7 +89,8 @@ class Execution:
             check_nodes(images.witnesses, self.output)
             resources = plan_resources(self.config, Cluster.now(), len(remaining))
             self.say(f"{resources}")
-            write_card(self.output, *self.model.classes)
+            labels, colours = self.model.labels, palette(self.model.labels)
+            write_card(self.output, labels, colours)
             tracker = progress.start_tracker()
             ask = partial(progress.ask, tracker)
             watch = WorkersWatch(resources, self.config.worker_timeout, ask)
@@ -113,7 +115,7 @@ class Execution:
                 committing(self.output),
             ):
                 stages.write_maps(remaining, self.output)
-                write_maps_schema(self.output, *self.model.classes)
+                write_maps_schema(self.output, labels, colours)
         return writer.receipt
 
     def _with_precision(

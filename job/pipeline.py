@@ -13,6 +13,7 @@ from job.outputs import receipts
 from job.outputs.commits import Commits
 from job.outputs.dataset_card import is_described, write_card, write_maps_schema
 from job.outputs.lock import OutputLock
+from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.prepare import done_ids, look_ahead, open_checkpoint, open_output, rows_to_do
 from job.wording import counted
@@ -54,8 +55,9 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         if not len(remaining):
             if not is_described(output):  # by a release that did not do it
                 _, model = ahead()
-                write_card(output, *model.classes)
-                write_maps_schema(output, *model.classes)
+                colours = palette(model.labels)
+                write_card(output, model.labels, colours)
+                write_maps_schema(output, model.labels, colours)
             return receipt.ending("finished")
         place, model = ahead()
         settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))

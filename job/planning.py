@@ -10,7 +10,7 @@ from job.prepare import done_ids, look_ahead, open_checkpoint, open_output
 
 if TYPE_CHECKING:
     from job.cluster.resources import Cluster, ResourcePlan
-    from job.models.loading import ModelInfo
+    from job.models.info import ModelInfo
 
 
 @dataclass(frozen=True)

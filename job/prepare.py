@@ -23,7 +23,7 @@ from job.storage.s3 import S3
 
 if TYPE_CHECKING:
     from job.cluster.address import Place
-    from job.models.loading import ModelInfo
+    from job.models.info import ModelInfo
 
 # Filesystems of fsspec that cannot be written, by their schemes; archives cannot either.
 _READ_ONLY = {"data", "github", "http", "https"}

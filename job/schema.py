@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from job.models.labels import described
-
 MANIFEST = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),
@@ -48,6 +46,14 @@ _MAPS = pa.schema(
         pa.field("run_id", pa.string(), nullable=False),
     ]
 )
+
+
+def described(names: Sequence[str], colours: np.ndarray) -> list[dict[str, Any]]:
+    """The classes as ``labels.json`` and the metadata of ``maps/`` have them."""
+    return [
+        {"id": label, "name": name, "color": colour}
+        for label, (name, colour) in enumerate(zip(names, colours.tolist(), strict=True))
+    ]
 
 
 def _huggingface_feature(kind: pa.DataType) -> Any:

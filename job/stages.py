@@ -21,8 +21,9 @@ from job.config import JobConfig
 from job.images.loader import ImageLoader
 from job.inputs.manifest_source import ManifestSource
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelInfo
+from job.models.info import ModelInfo
 from job.outputs.encoder import MapEncoder
+from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.outputs.sink import MapSink
 from job.predict.batch_predictor import BatchPredictor
@@ -89,7 +90,7 @@ class Stages:
                 self.receipt.run_id,
                 resources.images_per_file,
                 self.tracker,
-                schema.maps(*self.model.classes),
+                schema.maps(self.model.labels, palette(self.model.labels)),
             ),
             ray_remote_args={"num_cpus": 0, **RETRIED, **resources.placement},
             concurrency=resources.writers,
@@ -176,7 +177,8 @@ class Stages:
 
     def _encoder(self) -> MapEncoder:
         return MapEncoder(
-            *self.model.classes,
+            self.model.labels,
+            palette(self.model.labels),
             model=redact(self.model.origin.name),
             run_id=self.receipt.run_id,
             grayscale=self.config.map_png == "grayscale",

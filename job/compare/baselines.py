@@ -15,7 +15,9 @@ from PIL import Image
 
 from job.images.decode import decode, to_array
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelSize, load_model
+from job.models.families import family_of
+from job.models.loading import load_model
+from job.models.processors import fixed_size
 from job.predict.batch_predictor import BatchPredictor
 from job.predict.predictor import Predictor
 from job.predict.segmentation import SemanticSegmentationPredictor
@@ -133,7 +135,7 @@ class _Careful:
         with torch.inference_mode():
             outputs = self.model(pixel_values=inputs.pixel_values.to(self.model.device))
         sizes = [(image.height, image.width) for image in images]
-        maps = post_process(outputs, self.image_processor, sizes)
+        maps = post_process(outputs, family_of(self.model.config), self.image_processor, sizes)
         column = np.empty(len(maps), object)
         for row, segmented in enumerate(maps):
             column[row] = segmented.to(torch.uint8).cpu().numpy()
@@ -164,7 +166,7 @@ def prediction_alone(
 ) -> Maps:
     """This job's predictors on images that are decoded already: what the rest can keep up with."""
     _, image_processor = load_model(checkpoint)
-    size = ModelSize.of(image_processor)
+    size = fixed_size(image_processor)
     rows = []
     for number, data in enumerate(files):
         image = decode(data)

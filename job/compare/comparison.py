@@ -32,8 +32,8 @@ from job.compare.baselines import (
 from job.config import JobConfig
 from job.errors import ConfigError, ImageError, JobError, StorageError
 from job.images.decode import decode
+from job.images.map_png import decode_map
 from job.inputs.manifest import list_images
-from job.kernels.png import decode_map
 from job.models.checkpoint import Checkpoint
 from job.storage import parquet
 from job.storage.location import STORAGE_ERRORS, StorageOptions, explain, locate

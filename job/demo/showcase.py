@@ -11,9 +11,9 @@ from job import pipeline
 from job.config import JobConfig
 from job.demo.scenes import LABELS, write_scenes
 from job.images.decode import decode
-from job.kernels.png import decode_map
-from job.models.labels import palette
+from job.images.map_png import decode_map
 from job.outputs.encoder import contact_sheet
+from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.results import evaluation
 from job.results.evaluation import Scores

@@ -16,9 +16,9 @@ from job.cluster.guard import TASK_RETRIES, Guard, StoppingError
 from job.cluster.metrics import StageTimer
 from job.errors import ImageError
 from job.images import decode
+from job.images.resize import ModelSize
 from job.inputs.listed_files import Doubt, Fetcher
 from job.limits import DEFAULT_PIXEL_LIMIT, DEFAULT_RETRY_POLICY, RetryPolicy
-from job.models.loading import ModelSize
 from job.rows import Fault, Listed, failure
 from job.storage.location import Location, StorageOptions
 from job.wording import counted

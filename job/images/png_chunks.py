@@ -8,8 +8,7 @@ from PIL import Image
 
 from job.errors import ImageError
 from job.images.reasons import too_large
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from job.kernels.png import SIGNATURE
 
 # Far above what programs write, far below what takes minutes: Pillow parses each in Python.
 _MOST_CHUNKS = 100_000

@@ -1,18 +1,16 @@
-"""Maps of class ids to paletted PNG files and back, deflated at the speed of ISA-L."""
+"""PNG: maps of class ids as paletted PNG files, deflated at the speed of ISA-L."""
 
 from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
-from job.errors import ImageError
-from job.images import png_chunks
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _GREYSCALE, _PALETTED = 0, 3  # colour types of the PNG specification
 _UP = 2  # filter type: each byte minus the one above it
@@ -57,7 +55,7 @@ def encode_map(
     deflated = isal_zlib.compress(lines, _LEVEL)
     return b"".join(
         (
-            png_chunks.SIGNATURE,
+            SIGNATURE,
             _chunk(b"IHDR", header),
             colours,
             _chunk(b"IDAT", deflated),
@@ -77,34 +75,6 @@ def encode_map_reference(
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def decode_map(png: bytes) -> np.ndarray:
-    """Return the class ids of a PNG map: (H, W) uint8, or uint16 from 16 bits a pixel.
-
-    Raises:
-        ValueError: the PNG holds colours, not one id per pixel; it lacks rows, or is damaged.
-        OSError: the bytes are not an image, or are cut short.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _loaded(png)
-    if image.mode not in ("1", "P", "L", "I;16"):
-        raise ValueError(
-            f"a PNG of mode {image.mode} is not a map of class ids; "
-            "pass one that is paletted, or greyscale with 1, 2, 4, 8 or 16 bits"
-        )
-    return np.array(image, dtype=np.uint16 if image.mode == "I;16" else np.uint8)
-
-
-def _loaded(png: bytes) -> Image.Image:
-    # Nothing but PNG: for other formats Pillow may start other programs.
-    try:
-        return png_chunks.load(png)
-    except ImageError as error:
-        raise ValueError(error.message) from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"the PNG is too large to be a map: {error}") from error
 
 
 def class_counts(ids: np.ndarray, classes: int) -> np.ndarray:

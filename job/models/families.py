@@ -1,26 +1,80 @@
 """Families: the models that the job predicts with, and what others are called.
 
-Everything here goes by names and settings alone: nothing is loaded to find out.
+Nothing here loads a model to find out what it is, and importing it loads neither torch nor
+transformers.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from job.errors import ModelError
 
+if TYPE_CHECKING:
+    import torch
+
+
+class CannotFoldError(ValueError):
+    """A model has other parts than its family's fast path is for; the message says which."""
+
+
+def _semantic_segmentation() -> Any:
+    from transformers import AutoModelForSemanticSegmentation
+
+    return AutoModelForSemanticSegmentation
+
+
+def _logits(output: Any) -> torch.Tensor:
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+def _fold_segformer(model: Any) -> torch.nn.Module:
+    from job.models.segformer import fold
+
+    return fold(model)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the models of one family are loaded and run. A new family is one more of these.
+
+    Attributes:
+        name: for people.
+        head: how the class in ``architectures`` of ``config.json`` ends, when a model of the family
+            has the head that makes class scores.
+        model_class: gives the class whose ``from_pretrained`` loads such a model.
+        scores: what the model returns to class scores, (B, classes, h, w) logits.
+        fold: the fast path: a model in evaluation mode to a module that makes the same scores of
+            the same pixels. It raises CannotFoldError for a model that it is not for. None where
+            the family has none.
+    """
+
+    name: str
+    head: str = "ForSemanticSegmentation"
+    model_class: Callable[[], Any] = _semantic_segmentation
+    scores: Callable[[Any], torch.Tensor] = _logits
+    fold: Callable[[Any], torch.nn.Module] | None = None
+
+
 # By transformers' ``model_type``. Tests hold each equal to plain transformers, pixel for pixel.
 FAMILIES = {
-    "segformer": "SegFormer",
-    "upernet": "UperNet",
-    "beit": "BEiT",
-    "data2vec-vision": "Data2VecVision",
-    "dpt": "DPT",
-    "mobilenet_v2": "MobileNetV2",
-    "mobilevit": "MobileViT",
-    "mobilevitv2": "MobileViTV2",
+    "segformer": Family("SegFormer", fold=_fold_segformer),
+    "upernet": Family("UperNet"),
+    "beit": Family("BEiT"),
+    "data2vec-vision": Family("Data2VecVision"),
+    "dpt": Family("DPT"),
+    "mobilenet_v2": Family("MobileNetV2"),
+    "mobilevit": Family("MobileViT"),
+    "mobilevitv2": Family("MobileViTV2"),
 }
+# Models that a caller loaded may be of any family: they are run as semantic segmentation is.
+_OTHER = Family("other")
 _WHAT_WORKS = (
-    f"Models for semantic segmentation of these families work: {', '.join(FAMILIES.values())};"
+    "Models for semantic segmentation of these families work:"
+    f" {', '.join(family.name for family in FAMILIES.values())};"
     " nvidia/segformer-b0-finetuned-ade-512-512 is one"
 )
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -51,6 +105,11 @@ _FORMATS = {
     (".engine", ".plan"): "TensorRT engines",
     (".bin", ".pt", ".pth", ".ckpt", ".pkl"): "pickled weights",
 }
+
+
+def family_of(config: Any) -> Family:
+    """The family of a model, by its Hugging Face configuration."""
+    return FAMILIES.get(getattr(config, "model_type", ""), _OTHER)
 
 
 def refuse_other_formats(model: str, names: Iterable[str]) -> None:
@@ -114,7 +173,7 @@ def refuse_other_families(model: str, settings: Mapping[str, Any], known: Iterab
     found = architectures[0] if isinstance(architectures, list) and architectures else None
     if not isinstance(found, str):
         raise ModelError(f"{refused} its config.json names no architectures. {_WHAT_WORKS}")
-    if not found.endswith("ForSemanticSegmentation"):
+    if not found.endswith(FAMILIES.get(kind, _OTHER).head):
         task = next((task for end, task in _TASKS.items() if found.endswith(end)), "something else")
         raise ModelError(
             f"{model} is not a semantic-segmentation model: it holds {found[:80]} ({task})."

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from job.models.segformer import CannotFoldError, fold
+from job.models.families import CannotFoldError, family_of
 
 # Of glibc's mallopt: see its man page.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -40,7 +40,8 @@ class Forward:
 
 def stock(model: Any) -> Forward:
     """The model as transformers runs it, in float32: the reference."""
-    return Forward(lambda pixels: model(pixel_values=pixels.contiguous()).logits, "float32")
+    scores = family_of(model.config).scores
+    return Forward(lambda pixels: scores(model(pixel_values=pixels.contiguous())), "float32")
 
 
 def fast(
@@ -65,7 +66,7 @@ def fast(
     takes = dtype
     network: Callable[[torch.Tensor], torch.Tensor]
     try:
-        network = fold(model)
+        network = _folded(model)
     except CannotFoldError as reason:
         notes.append(f"the model runs unfolded: {reason}")
         network, takes = _cast(model, device, dtype), torch.float32
@@ -93,14 +94,29 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def _folded(model: Any) -> torch.nn.Module:
+    """The model by its family's fast path.
+
+    Raises:
+        CannotFoldError: it has none, or one that this model does not take.
+    """
+    fold = family_of(model.config).fold
+    if fold is None:
+        raise CannotFoldError(
+            f"{type(model).__name__} is not a SegformerForSemanticSegmentation; run it unfolded"
+        )
+    return fold(model)
+
+
 def _cast(
     model: Any, device: torch.device, dtype: torch.dtype
 ) -> Callable[[torch.Tensor], torch.Tensor]:
+    scores = family_of(model.config).scores
+
     def cast(pixels: torch.Tensor) -> torch.Tensor:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits: torch.Tensor = model(pixel_values=pixels).logits
-            return logits
+            return scores(model(pixel_values=pixels))
 
     return cast
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from job.kernels.numba_floats import array_of, compiled
-from job.models.loading import ModelSize
+from job.kernels.lookup import look_up, look_up_reference
+from job.models.processors import fixed_size
 
 
 class Normaliser:
@@ -26,7 +26,7 @@ class Normaliser:
     def __init__(
         self, image_processor: Any, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
-        self.size = ModelSize.of(image_processor)
+        self.size = fixed_size(image_processor)
         self._image_processor = image_processor
         self._device, self._dtype = device, dtype
         table = levels(image_processor) if self.size else np.empty((3, 0), np.float32)
@@ -46,9 +46,9 @@ class Normaliser:
             return values.to(self._device, self._dtype)
         resized = np.stack([self._resized(image) for image in images])
         if self._device.type == "cpu":
-            return look_up(self._levels, resized).permute(0, 3, 1, 2)
+            return look_up(self._levels, resized)
         there = torch.from_numpy(resized).pin_memory().to(self._device, non_blocking=True)
-        return gather(self._levels, there)
+        return look_up_reference(self._levels, there)
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         assert self.size is not None
@@ -64,23 +64,3 @@ def levels(image_processor: Any) -> np.ndarray:
         images=[Image.fromarray(bytes_)], do_resize=False, return_tensors="np"
     ).pixel_values
     return np.ascontiguousarray(values[0, :, 0, :], np.float32)
-
-
-def look_up(table: torch.Tensor, images: np.ndarray) -> torch.Tensor:
-    """The values in a table (3, 256) of (B, height, width, 3) bytes, in the same order."""
-    values = torch.empty(images.shape, dtype=table.dtype)
-    _look_up(array_of(table), images.reshape(-1, 3), array_of(values).reshape(-1, 3))
-    return values
-
-
-@compiled()
-def _look_up(table: np.ndarray, pixels: np.ndarray, values: np.ndarray) -> None:
-    for pixel in range(len(pixels)):
-        for channel in range(3):
-            values[pixel, channel] = table[channel, pixels[pixel, channel]]
-
-
-def gather(table: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """The same as :func:`look_up`, on the device the tensors are on, (B, 3, height, width)."""
-    channels = [table[channel][images[..., channel].int()] for channel in range(3)]
-    return torch.stack(channels, 3).permute(0, 3, 1, 2)

@@ -17,7 +17,7 @@ from job.errors import ModelError
 from job.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from job.models.loading import ModelInfo
+    from job.models.info import ModelInfo
 
 
 def start_reading(checkpoint: Checkpoint) -> "Callable[[], ModelInfo]":
@@ -54,7 +54,7 @@ def start_reading(checkpoint: Checkpoint) -> "Callable[[], ModelInfo]":
 
 
 def _read(checkpoint: Checkpoint) -> "ModelInfo":
-    from job.models.loading import ModelInfo
+    from job.models.info import ModelInfo
 
     return ModelInfo.of(checkpoint)
 

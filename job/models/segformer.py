@@ -11,16 +11,13 @@ from torch import nn
 from transformers.activations import GELUActivation
 
 from job.models import segformer_numba as one_core
+from job.models.families import CannotFoldError
 
 _PROBE = (96, 64)  # pixels: every stage has at least 2 x 3 of them, and height is not width
 # Matrix products are twice as fast when this divides the columns of the result: 160, not 150.
 _MULTIPLE = 16
 _QUERIES = 2048  # at a time: their scores stay in a core's cache
 _BAND = 1024  # pixels at a time, likewise: the head's widest features
-
-
-class CannotFoldError(ValueError):
-    """A model's decode head is not the one that folds; the message says what differs."""
 
 
 class FoldedSegformer(nn.Module):

@@ -17,7 +17,7 @@ import yaml
 
 from job import schema
 from job.errors import OutputConflictError, StorageError
-from job.models.labels import described, distinct
+from job.models.labels import distinct
 from job.storage.location import Location
 
 LABELS, CARD = "labels.json", "README.md"
@@ -53,7 +53,7 @@ def write_card(output: Location, names: Sequence[str], colours: np.ndarray) -> N
         StorageError: ``labels.json`` is damaged.
     """
     root = output.names()
-    labels = described(names, colours)
+    labels = schema.described(names, colours)
     before = read_labels(output) if LABELS in root else None
     outdated = before is not None and before != labels
     if outdated and (output / "checkpoint").names():

@@ -23,7 +23,7 @@ from job.wording import counted
 
 if TYPE_CHECKING:
     from job.models.forward import Precision
-    from job.models.loading import ModelInfo
+    from job.models.info import ModelInfo
     from job.outputs.measures import Measures
 
 Status = Literal["running", "finished", "failed", "stopped"]

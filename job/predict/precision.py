@@ -1,4 +1,4 @@
-"""Tuning: choose precision by measurement, where predictors run, before they start."""
+"""Precision: what to compute in, chosen by measurement on a worker like those to come."""
 
 import time
 from collections.abc import Callable

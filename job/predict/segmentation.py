@@ -10,7 +10,9 @@ from job.cluster.metrics import StageTimer
 from job.errors import ImageError, ModelError
 from job.images.loader import ragged
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelSize, class_names, load_model, on_device
+from job.models.labels import class_names
+from job.models.loading import load_model, on_device
+from job.models.processors import fixed_size
 from job.predict.predictor import Predictor
 from job.rows import failure, reasons
 from job.wording import counted
@@ -25,7 +27,7 @@ _NO_MAP = np.zeros((1, 1), np.uint8)
 
 
 class SemanticSegmentationPredictor(Predictor):
-    """Predicts one map per image with any model of ``AutoModelForSemanticSegmentation``.
+    """Predicts one map per image with any semantic-segmentation model.
 
     Batches have ``image`` (uint8 RGB) and, when images come resized, ``height`` and ``width`` of
     the originals and optionally ``error``. Predictions have ``map`` ((height, width) class ids,
@@ -120,7 +122,7 @@ class SemanticSegmentationPredictor(Predictor):
         model = on_device(model, use_gpu)
         forward = None
         if not reference:
-            size = ModelSize.of(image_processor) if compiled else None
+            size = fixed_size(image_processor) if compiled else None
             shape = (images_at_once, 3, size.height, size.width) if size else None
             forward = fast(model, precision, compiled_for=shape)
         timer = timer or StageTimer()

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from job.models.checkpoint import in_float32
+from job.models.families import Family, family_of
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ def predict_sequential(
 
     model.eval()
     model = in_float32(model)
+    family = family_of(model.config)
     maps = []
     for image in images:
         if not isinstance(image, Image.Image):
@@ -40,29 +42,36 @@ def predict_sequential(
         inputs = image_processor(images=[image], return_tensors="pt")
         with torch.no_grad():
             outputs = model(pixel_values=inputs.pixel_values.to(model.device))
-        (segmented,) = post_process(outputs, image_processor, [(height, width)])
+        (segmented,) = post_process(outputs, family, image_processor, [(height, width)])
         maps.append(segmented.cpu().numpy())
     return maps
 
 
 def post_process(
-    outputs: Any, image_processor: Any, sizes: Sequence[tuple[int, int]]
+    outputs: Any, family: Family, image_processor: Any, sizes: Sequence[tuple[int, int]]
 ) -> "list[torch.Tensor]":
     """The stock post-processing: class ids of each image at its own size, (height, width).
 
     transformers' own takes the largest score of a pixel, which is always the first where there is
     but one: one class is where its sigmoid is above one half.
+
+    Args:
+        outputs: what the model returned for the images.
+        family: of the model.
+        image_processor: that goes with it.
+        sizes: (height, width) of each image.
     """
     import torch.nn.functional as F  # noqa: N812
 
     stock = getattr(image_processor, "post_process_semantic_segmentation", None)
-    several = outputs.logits.shape[1] > 1
+    logits = family.scores(outputs)
+    several = logits.shape[1] > 1
     if several and stock is not None:
         segmented: list[torch.Tensor] = stock(outputs=outputs, target_sizes=list(sizes))
         return segmented
     scores = (
         # As those processors do it that have this step.
-        F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
-        for logits, size in zip(outputs.logits, sizes, strict=True)
+        F.interpolate(each[None], size=size, mode="bilinear", align_corners=False)[0]
+        for each, size in zip(logits, sizes, strict=True)
     )
     return [each.argmax(0) if several else (each[0].sigmoid() > 0.5).long() for each in scores]

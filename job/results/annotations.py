@@ -10,8 +10,8 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from job.errors import ConfigError, StorageError
-from job.images.png_chunks import SIGNATURE
-from job.kernels.png import decode_map
+from job.images.map_png import decode_map
+from job.kernels.png import SIGNATURE
 from job.storage.archives import without_copies
 from job.storage.web import plain
 

@@ -8,8 +8,8 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from job.errors import ConfigError, StorageError
+from job.images.map_png import decode_map
 from job.inputs.listing import list_objects
-from job.kernels.png import decode_map
 from job.outputs import receipts
 from job.outputs.dataset_card import read_labels
 from job.outputs.encoder import without_signature

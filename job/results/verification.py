@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from job.errors import StorageError
-from job.kernels.png import decode_map
+from job.images.map_png import decode_map
 from job.outputs.commits import Commits
 from job.storage import parquet
 from job.storage.location import Location, explain

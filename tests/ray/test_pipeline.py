@@ -15,7 +15,7 @@ from PIL import Image
 from job import execution, pipeline, planning
 from job.config import JobConfig
 from job.errors import ConfigError, JobError, OutputConflictError, StorageError
-from job.models.labels import palette
+from job.outputs.palette import palette
 from tests.conftest import LABELS, make_model, picture, write_pictures
 from tests.end_to_end.apart import load_apart
 from tests.outputs import (

@@ -17,7 +17,6 @@ import yaml
 
 from job import schema
 from job.errors import OutputConflictError, StorageError
-from job.models.labels import palette
 from job.outputs.commits import Commits
 from job.outputs.dataset_card import (
     CARD,
@@ -29,6 +28,7 @@ from job.outputs.dataset_card import (
     write_maps_schema,
 )
 from job.outputs.encoder import MapEncoder
+from job.outputs.palette import palette
 from job.outputs.sink import _parquet
 from job.storage import parquet
 from job.storage.location import Location

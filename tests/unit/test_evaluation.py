@@ -15,8 +15,8 @@ from job import schema
 from job.cli import main, text
 from job.errors import ConfigError, JobError, StorageError
 from job.kernels.png import encode_map
-from job.models.labels import palette
 from job.outputs.dataset_card import write_card
+from job.outputs.palette import palette
 from job.outputs.sink import _parquet
 from job.results.annotations import match
 from job.results.evaluation import evaluate

@@ -60,7 +60,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_submodules_are_reached_by_importing_them() -> None:
-    assert printed("from job.models.labels import palette; print(palette(['a']).shape)") == "(1, 3)"
+    assert (
+        printed("from job.outputs.palette import palette; print(palette(['a']).shape)") == "(1, 3)"
+    )
 
 
 def test_star_import_brings_the_public_names_and_no_other() -> None:

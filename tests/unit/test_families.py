@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    SegformerForSemanticSegmentation,
+)
 
 from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
-from job.models.families import FAMILIES
-from job.models.labels import palette
-from job.models.loading import ModelInfo, load_image_processor, load_model
+from job.models.families import FAMILIES, Family
+from job.models.forward import fast, stock
+from job.models.info import ModelInfo
+from job.models.loading import load_model
+from job.models.processors import load_image_processor
+from job.outputs.palette import palette
 from tests.conftest import make_model, picture
 from tests.tiny_models import BUILDS
 
@@ -139,6 +148,36 @@ def test_the_table_has_every_family_type_and_count_of_classes() -> None:
     assert families == set(FAMILIES) == set(BUILDS)
     assert dtypes == {"float32", "float16", "bfloat16"}
     assert counts == {1, 2, 19, 150, 300}
+
+
+def test_the_registry_is_read_without_torch_and_transformers() -> None:
+    script = "import sys, job.models.families; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@torch.inference_mode()
+def test_an_entry_is_all_that_says_how_a_model_is_loaded_and_run(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a family would be whose class scores are not its ``logits``."""
+    shutil.copytree(model_dir, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    changed(config, architectures=["SegformerForUniversalSegmentation"])
+    entry = Family(
+        "Queries",
+        head="ForUniversalSegmentation",
+        model_class=lambda: SegformerForSemanticSegmentation,
+        scores=lambda output: -output.logits,
+    )
+    monkeypatch.setitem(FAMILIES, "segformer", entry)
+    model, _ = load_model(Checkpoint.from_directory(tmp_path / "model"))
+    pixels = torch.randn((1, 3, 96, 96), generator=torch.Generator().manual_seed(1))
+    expected = -model.eval()(pixel_values=pixels).logits
+    assert torch.equal(stock(model).scores(pixels), expected)
+    unfolded = fast(model)
+    assert "runs unfolded" in unfolded.notes[0]
+    torch.testing.assert_close(unfolded.scores(pixels), expected)
 
 
 # One class

@@ -10,8 +10,8 @@ from PIL import Image
 
 from job import schema
 from job.errors import ImageError
-from job.models.labels import palette
 from job.outputs.encoder import MapEncoder, contact_sheet, overlay
+from job.outputs.palette import palette
 from job.rows import failure
 from tests.conftest import picture
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from job.models.checkpoint import Checkpoint
-from job.models.loading import ModelInfo
+from job.models.info import ModelInfo
 
 _PROGRAM = """
 import sys

@@ -1,13 +1,12 @@
 """Normalisation: what a model takes of bytes is what its own processor makes of them."""
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from job.models.checkpoint import Checkpoint
 from job.models.loading import load_model
-from job.models.normalise import Normaliser, gather, look_up
+from job.models.normalise import Normaliser
 from tests.conftest import picture
 
 
@@ -28,13 +27,6 @@ def test_values_are_the_processors_rounded_to_what_the_model_takes(
     assert values.dtype == dtype
     assert values.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(values, exact.to(dtype))
-
-
-def test_both_ways_to_look_bytes_up_are_equal() -> None:
-    table = torch.randn(3, 256)
-    images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
-    here = look_up(table, images).permute(0, 3, 1, 2)
-    assert torch.equal(here, gather(table, torch.from_numpy(images)))
 
 
 def test_a_processor_that_does_something_else_is_run_as_it_is(image_processor) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.kernels.png import class_counts, decode_map, encode_map, encode_map_reference
+from job.images.map_png import decode_map
+from job.kernels.png import class_counts, encode_map, encode_map_reference
 from tests.hostile import chunk, png
 
 PALETTE = np.random.default_rng(7).integers(0, 256, (256, 3)).astype(np.uint8)

@@ -13,7 +13,7 @@ import pytest
 from job.config import JobConfig
 from job.errors import OutputConflictError
 from job.models.checkpoint import Checkpoint, Origin
-from job.models.loading import ModelInfo
+from job.models.info import ModelInfo
 from job.outputs import receipts
 from job.outputs.receipts import Receipt, check_same_maps, new_run_id, read_all
 from job.storage.location import Location, locate

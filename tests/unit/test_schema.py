@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import duckdb
+import numpy as np
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,3 +95,12 @@ def test_other_tools_read_the_columns_as_they_are(tmp_path: Path, of: pa.Schema)
     assert polars.read_parquet(file).columns == of.names
     assert pq.read_schema(file).equals(of)
     assert pq.read_schema(file).metadata == of.metadata
+
+
+def test_classes_are_described_by_id_name_and_color() -> None:
+    names = ("sky", "sky")
+    colours = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    assert schema.described(names, colours) == [
+        {"id": 0, "name": "sky", "color": colours[0].tolist()},
+        {"id": 1, "name": "sky", "color": colours[1].tolist()},
+    ]

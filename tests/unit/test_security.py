@@ -19,13 +19,16 @@ from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
 from job import schema
 from job.cli import text
 from job.errors import JobError, ModelError
+from job.images.map_png import decode_map
 from job.inputs.manifest import freeze
-from job.kernels.png import decode_map
 from job.models.checkpoint import Checkpoint
-from job.models.labels import label_names, palette
-from job.models.loading import ModelInfo, load_image_processor, load_model
+from job.models.info import ModelInfo
+from job.models.labels import label_names
+from job.models.loading import load_model
+from job.models.processors import load_image_processor
 from job.outputs import receipts
 from job.outputs.commits import Commits
+from job.outputs.palette import palette
 from job.results.evaluation import Scores
 from job.results.verification import verify
 from job.storage import parquet

@@ -13,7 +13,8 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from job.models.segformer import CannotFoldError, fold
+from job.models.families import CannotFoldError
+from job.models.segformer import fold
 
 
 def small_segformer(**changes: Any) -> SegformerForSemanticSegmentation:

@@ -25,9 +25,12 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
 from job.images.loader import ImageLoader
+from job.images.resize import ModelSize
 from job.inputs.listing import list_objects
 from job.models.forward import Forward, stock
-from job.models.loading import ModelInfo, ModelSize, load_image_processor, load_model
+from job.models.info import ModelInfo
+from job.models.loading import load_model
+from job.models.processors import fixed_size, load_image_processor
 from job.storage.location import Location, locate
 from job.storage.s3 import RetryPolicy
 from tests.conftest import LABELS, PHOTOS, make_model, picture
@@ -167,7 +170,7 @@ def test_images_that_the_loader_has_resized_give_the_same_maps(
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / "zero.png").write_bytes(b"")
     names = [*(f"{number}.png" for number in range(len(images))), "zero.png", "gone.png"]
-    loader = ImageLoader(locate(str(tmp_path)), ModelSize.of(loaded[1]))
+    loader = ImageLoader(locate(str(tmp_path)), fixed_size(loaded[1]))
     rows = loader.transform_batch(listed([str(tmp_path / name) for name in names]))
     assert rows["image"].shape == (len(names), 96, 96, 3)
     reasons = list(rows["error"][-2:])
@@ -205,7 +208,7 @@ def test_the_published_processor_of_ade20k_loads_and_is_exact(
     shutil.copy(PHOTOS / "segformer" / "preprocessor_config.json", tmp_path / "model")
     model, processor = load_model(Checkpoint.from_directory(tmp_path / "model"))
     assert type(processor).__name__ == "SegformerImageProcessorPil"
-    assert ModelSize.of(processor) == ModelSize(512, 512, 2)
+    assert fixed_size(processor) == ModelSize(512, 512, 2)
     images = pictures([(40, 60)])
     predictor = SemanticSegmentationPredictor(model, processor)
     check_equal(predictor.predict(batch(images)), sequential(images, model, processor))
@@ -240,11 +243,19 @@ def test_any_settings_of_the_processor_give_the_maps_of_sequential_inference(
     loaded: tuple[Any, Any], options: dict[str, Any], known: bool
 ) -> None:
     processor = SegformerImageProcessorPil(**options)
-    assert (ModelSize.of(processor) is not None) == known
+    assert (fixed_size(processor) is not None) == known
     images = pictures([(64, 64), (70, 90), (121, 64)])
     predictor = SemanticSegmentationPredictor(loaded[0], processor, reference=True)
     expected = sequential(images, loaded[0], processor)
     check_equal(predictor.predict(batch(images)), expected)
+
+
+def test_a_processor_of_the_callers_own_class_is_run_as_it_is() -> None:
+    class Careful(SegformerImageProcessorPil):
+        """May do anything besides."""
+
+    assert fixed_size(SegformerImageProcessorPil()) == ModelSize(512, 512, 2)
+    assert fixed_size(Careful()) is None
 
 
 @pytest.mark.parametrize("height", [1, 2, 3, 4])
@@ -605,7 +616,7 @@ def test_a_size_resizes_as_the_processor_does() -> None:
             do_rescale=False,
             do_normalize=False,
         )
-        size = ModelSize.of(processor)
+        size = fixed_size(processor)
         assert size is not None
         for image in pictures([(7, 90), (40, 30), (121, 64), (1, 1)]):
             upright = Image.fromarray(image)
