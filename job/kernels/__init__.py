@@ -1,1 +1,1 @@
-"""The few loops that must be fast, each beside its plain reference."""
+"""The few generic loops that must be fast, each beside its plain reference."""

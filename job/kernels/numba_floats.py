@@ -21,7 +21,7 @@ def array_of(tensor: torch.Tensor) -> np.ndarray:
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile without the interpreter lock, writer the machine code on disk where possible."""
+    """Compile without the interpreter lock, the machine code kept on disk where possible."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:

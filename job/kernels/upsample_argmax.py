@@ -1,4 +1,4 @@
-"""Coarse class scores to a full-size map of class ids, without building the full-size scores."""
+"""Upsample and argmax: coarse class scores to a full-size map, without full-size scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a Hugging Face model, from a local directory, a URI or the Hub."""
+"""Files: those of a Hugging Face model, from a local directory, a URI or the Hub."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is to know of a model, read by a process of its own that does without torch.
+"""Reading: what is to know of a model, by a process of its own that does without torch.
 
 transformers loads torch wherever it finds it: seconds, and hundreds of megabytes, that a run's
 driver has no other use for. What a model's files say of it can be read without.
@@ -65,11 +65,11 @@ def main() -> int:
     os.dup2(2, 1)  # whatever else is printed
     sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
     try:
-        card = _read(pickle.load(sys.stdin.buffer))
+        info = _read(pickle.load(sys.stdin.buffer))
     except (ModelError, ImportError):
         return 1
     with output:
-        pickle.dump(card, output)
+        pickle.dump(info, output)
     return 0
 
 

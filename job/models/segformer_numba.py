@@ -1,7 +1,7 @@
-"""What is between SegFormer's matrix products, on one core: a pass over memory for each step.
+"""SegFormer on one core: the steps between its matrix products, a pass over memory for each.
 
-torch takes several, and converts bfloat16 back and forth in each. All of these compute in float32;
-features are contiguous (..., C) float32 or bfloat16 tensors.
+torch takes several passes, and converts bfloat16 back and forth in each. All of these compute in
+float32; features are contiguous (..., C) float32 or bfloat16 tensors.
 """
 
 from __future__ import annotations
