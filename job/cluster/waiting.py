@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.data import DataContext
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from job.cluster.autoscaling import launches
 from job.cluster.data_settings import data_settings
+from job.cluster.ray_internals import ExecutionCallback, count_actors
 from job.cluster.resources import ResourcePlan, request
 from job.errors import JobError
 
@@ -48,9 +48,8 @@ class WorkersWatch:
         Raises:
             JobError: nobody has been at work for too long.
         """
-        pools = [pool for op in executor._topology for pool in op.get_autoscaling_actor_pools()]
-        self._running = sum(pool.num_alive_actors() for pool in pools)
-        self._missing = sum(pool.current_size() for pool in pools) - self._running
+        self._running, asked = count_actors(executor)
+        self._missing = asked - self._running
         self._has_run |= self._running > 0
         if self._works:
             self._last_worked = time.monotonic()

@@ -17,19 +17,18 @@ import pyarrow.parquet as pq
 import ray
 from ray.data.block import Block, BlockAccessor
 from ray.data.checkpoint import CheckpointConfig
-from ray.data.checkpoint.checkpoint_filter import CheckpointManager
 from ray.data.datasource import FilenameProvider
-from ray.data.datasource.file_datasink import _FileDatasink
 
 from job import schema
 from job.cluster.data_settings import data_settings
 from job.cluster.metrics import StageTimer
+from job.cluster.ray_internals import CheckpointManager, FileDatasink
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.outputs.lock import is_held
 from job.storage.location import REFUSALS, Location, explain
 
 
-class MapSink(_FileDatasink):
+class MapSink(FileDatasink):
     """Writes each task's rows as ``maps/<run>-<task>.parquet`` and ``errors/<run>-<task>.parquet``.
 
     Args:
