@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import ray
 
+from job.cluster.tracker import Tracker
 from job.errors import ImageError
 from job.wording import counted
 
@@ -79,36 +80,12 @@ class StoppingError(Exception):
     """The run is coming to an end: begin nothing new."""
 
 
-@dataclass
-class Ledger:
-    """Which images are being worked on, by stage; part of the run's tracker."""
-
-    _begun: dict[tuple[str, tuple[int, ...]], int] = field(default_factory=dict)
-    _hung: set[tuple[str, int]] = field(default_factory=set)
-
-    def begin(self, stage: str, ids: Sequence[int]) -> tuple[int, list[int]]:
-        """Images are begun together: how often before, without an end, and which of them hung."""
-        key = (stage, tuple(ids))
-        before = self._begun.get(key, 0)
-        self._begun[key] = before + 1
-        return before, [number for number in ids if (stage, number) in self._hung]
-
-    def end(self, stage: str, ids: Sequence[int]) -> None:
-        """The same images are through, one way or another."""
-        self._begun.pop((stage, tuple(ids)), None)
-
-    def hang(self, stage: str, ids: Sequence[int]) -> None:
-        """One of these images holds up its stage."""
-        if len(ids) == 1:
-            self._hung.add((stage, ids[0]))
-
-
 class Guard:
     """Looks after one stage in a worker.
 
     Args:
         stage: its name, as error rows have it.
-        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`; None guards nothing.
+        tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`; None guards nothing.
         timeout: seconds that one image, or one batch of them, may take.
         asks: how many times to wait for the tracker's answer; None for always. In an actor only a
             process that has just started can meet what another has died on.
@@ -118,7 +95,7 @@ class Guard:
     def __init__(
         self,
         stage: str,
-        tracker: Any = None,
+        tracker: Tracker | None = None,
         timeout: float = 300.0,
         *,
         asks: int | None = None,
@@ -152,9 +129,10 @@ class Guard:
             StoppingError: the run is coming to an end.
         """
         everything = range(len(ids))
-        if self._tracker is None:
+        tracker = self._tracker
+        if tracker is None:
             return list(work(everything))
-        before, hung = self._begin(ids)
+        before, hung = self._begin(tracker, ids)
         if not before and not hung:
             with _company.shared():
                 outcomes: list[T | ImageError] = list(work(everything))
@@ -162,39 +140,43 @@ class Guard:
             outcomes = [
                 self._late()
                 if ids[position] in hung
-                else self._alone(ids[position], position, work)
+                else self._alone(tracker, ids[position], position, work)
                 for position in everything
             ]
-        self._tracker.end.remote(self._stage, list(ids))
+        tracker.end.remote(self._stage, list(ids))
         return outcomes
 
     def _alone(
-        self, number: int, position: int, work: Callable[[Sequence[int]], Sequence[T]]
+        self,
+        tracker: Tracker,
+        number: int,
+        position: int,
+        work: Callable[[Sequence[int]], Sequence[T]],
     ) -> T | ImageError:
         alone = f"{self._stage} alone"
         with _company.alone():
-            before, _, _ = ray.get(self._tracker.begin.remote(alone, [number]))
+            before, _, _ = ray.get(tracker.begin.remote(alone, [number]))
             if before >= DEATHS:
                 # Not ended: the next image may kill this task, and then this is not tried again.
                 return ImageError(
                     "crashed", f"the process working on it died, {counted(before, 'time')}"
                 )
             (outcome,) = work([position])
-            self._tracker.end.remote(alone, [number])
+            tracker.end.remote(alone, [number])
             return outcome
 
     def _late(self) -> ImageError:
         message = f"took longer than {self._timeout:g} s; raise --image-timeout if that is expected"
         return ImageError("timed_out", message, retryable=True)
 
-    def _begin(self, ids: Sequence[int]) -> tuple[int, list[int]]:
-        answer = self._tracker.begin.remote(self._stage, list(ids))
+    def _begin(self, tracker: Tracker, ids: Sequence[int]) -> tuple[int, list[int]]:
+        answer = tracker.begin.remote(self._stage, list(ids))
         self._asked += 1
         if self._asks is not None and self._asked > self._asks:
             return 0, []
         before, hung, stopping = ray.get(answer)
         if stopping and self._stops:
-            self._tracker.end.remote(self._stage, list(ids))
+            tracker.end.remote(self._stage, list(ids))
             raise StoppingError
         return before, hung
 
@@ -220,7 +202,9 @@ class Guard:
         """Tell the tracker which images hold up this stage, and end this process."""
         text = f"{self._stage} of {name} took longer than {self._timeout:g} s: given up"
         try:
-            ray.get([self._tracker.hang.remote(self._stage, ids), self._tracker.note.remote(text)])
+            if self._tracker is not None:
+                hang = self._tracker.hang.remote(self._stage, list(ids))
+                ray.get([hang, self._tracker.note.remote(text)])
         finally:
             faulthandler.dump_traceback()
             os._exit(70)

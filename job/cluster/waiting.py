@@ -15,7 +15,7 @@ from job.cluster.resources import ResourcePlan, request
 from job.errors import JobError
 
 if TYPE_CHECKING:
-    from job.cluster.progress import Snapshot
+    from job.cluster.tracker import Snapshot
 
 _LOOK_EVERY = 1.0  # seconds
 # Seconds that a predictor's process takes to start where there is room for it.

@@ -23,6 +23,7 @@ from job import schema
 from job.cluster.data_settings import data_settings
 from job.cluster.metrics import StageTimer
 from job.cluster.ray_internals import CheckpointManager, FileDatasink
+from job.cluster.tracker import Tracker
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.outputs.lock import is_held
 from job.storage.location import REFUSALS, Location, explain
@@ -35,7 +36,7 @@ class MapSink(FileDatasink):
         output: the run's OUTPUT.
         run_id: the run, which has to hold the lock whenever something is written.
         rows_per_file: rows to collect before a file is written and committed.
-        tracker: the run's :class:`job.cluster.progress.RunTracker` actor.
+        tracker: the run's :class:`job.cluster.tracker.RunTracker` actor.
         maps: the schema of ``maps/``, with the model's labels in its metadata.
     """
 
@@ -44,7 +45,7 @@ class MapSink(FileDatasink):
         output: Location,
         run_id: str,
         rows_per_file: int,
-        tracker: Any,
+        tracker: Tracker,
         maps: pa.Schema = schema.MAPS,
     ) -> None:
         super().__init__(
