@@ -59,7 +59,7 @@ class Growth:
     most_nodes: int = 0
 
 
-def growth() -> Growth | None:
+def find_growth() -> Growth | None:
     """What the cluster that this process is connected to may grow to.
 
     Ray keeps a place for it in its control store, which only some autoscalers fill. Others know
@@ -77,9 +77,9 @@ def growth() -> Growth | None:
     if not heads:
         return None
     if heads[0] == here.get_node_id():
-        return told_here(port)
+        return find_growth_here(port)
     on_head = NodeAffinitySchedulingStrategy(heads[0], soft=False)
-    asked = ray.remote(num_cpus=0)(told_here).options(scheduling_strategy=on_head)
+    asked = ray.remote(num_cpus=0)(find_growth_here).options(scheduling_strategy=on_head)
     try:
         answer: Growth | None = ray.get(asked.remote(port), timeout=_ANSWER)
     except (ray.exceptions.RayError, TimeoutError):
@@ -92,7 +92,7 @@ def is_head(node: Mapping[str, Any]) -> bool:
     return HEAD_RESOURCE in node["Resources"]
 
 
-def told_here(port: str) -> Growth | None:
+def find_growth_here(port: str) -> Growth | None:
     """What the autoscaler on this machine, a cluster's head, has been told.
 
     Args:
@@ -104,7 +104,7 @@ def told_here(port: str) -> Growth | None:
         options = dict(word.split("=", 1) for word in words if "=" in word)
         if options.get("--gcs-address", "").endswith(f":{port}"):
             file = options.get("--autoscaling-config")
-            return of_file(file) if file else Growth()
+            return read_growth(file) if file else Growth()
     return Growth()
 
 
@@ -117,15 +117,15 @@ def _monitors() -> Iterator[list[str]]:
                 yield words
 
 
-def of_file(name: str) -> Growth | None:
+def read_growth(name: str) -> Growth | None:
     """What a cluster's configuration, as ``ray up`` leaves it on the head, lets it grow to."""
     try:
-        return of_config(yaml.safe_load(Path(name).expanduser().read_text()))
+        return growth_of(yaml.safe_load(Path(name).expanduser().read_text()))
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
         return None
 
 
-def of_config(config: Mapping[str, Any]) -> Growth:
+def growth_of(config: Mapping[str, Any]) -> Growth:
     """What the configuration of Ray's autoscaler, ``cluster.yaml`` among them, lets it grow to."""
     everything = int(config.get("max_workers", 0))
     types = []
@@ -160,12 +160,12 @@ def _of_kuberay(name: str) -> Growth | None:
         cluster = kuberay_cluster(_NAMESPACE.read_text().strip(), name)
         if not cluster["spec"].get("enableInTreeAutoscaling"):
             return Growth()
-        return of_config(kuberay_limits(cluster))
+        return growth_of(kuberay_limits(cluster))
     except (requests.RequestException, OSError, LookupError, TypeError, ValueError):
         return None
 
 
-def launches() -> str:
+def describe_launches() -> str:
     """What an autoscaler is doing about nodes that do not work yet, in words; empty for nothing.
 
     Both versions of Ray's autoscaler are asked; the one that is not there has nothing to say.

@@ -7,15 +7,14 @@ a process down alone, again, is given up. A stage that hangs is ended by ending 
 
 import faulthandler
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
 
+from job.cluster import watchdog
+from job.cluster.shared_lock import SharedLock
 from job.cluster.tracker import Tracker
 from job.errors import ImageError
 from job.wording import counted
@@ -28,52 +27,9 @@ DEATHS = 2
 # What Ray may start again of one task: more than every image of it could use up.
 TASK_RETRIES = 256
 
-
-_LOOK_EVERY = 0.2  # seconds
-_LAST_RESORT = 5.0  # seconds after a timeout that has not been noticed
-
-
-class _Company:
-    """Who works in this process: several threads together, or one alone.
-
-    A process that dies while an image is worked on alone is blamed on that image, so no other
-    thread may be at work then.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._together = 0
-        self._is_alone = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Work beside others, when nobody is alone."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_alone)
-            self._together += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._together -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Work when all others have ended; they wait."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_alone)
-            self._is_alone = True
-            self._changed.wait_for(lambda: not self._together)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_alone = False
-                self._changed.notify_all()
-
-
-_company = _Company()
+# A process that dies while an image is worked on alone is blamed on that image, so no other thread
+# may be at work then.
+_at_work = SharedLock()
 
 
 class StoppingError(Exception):
@@ -134,7 +90,7 @@ class Guard:
             return list(work(everything))
         before, hung = self._begin(tracker, ids)
         if not before and not hung:
-            with _company.shared():
+            with _at_work.shared():
                 outcomes: list[T | ImageError] = list(work(everything))
         else:
             outcomes = [
@@ -154,7 +110,7 @@ class Guard:
         work: Callable[[Sequence[int]], Sequence[T]],
     ) -> T | ImageError:
         alone = f"{self._stage} alone"
-        with _company.alone():
+        with _at_work.exclusive():
             before, _, _ = ray.get(tracker.begin.remote(alone, [number]))
             if before >= DEATHS:
                 # Not ended: the next image may kill this task, and then this is not tried again.
@@ -191,12 +147,8 @@ class Guard:
         if self._tracker is None:
             yield
             return
-        watch = _Watch(time.monotonic() + self._timeout, self, list(ids), name)
-        _watchdog.add(watch)
-        try:
+        with watchdog.watching(self._timeout, lambda: self.give_up(list(ids), name)):
             yield
-        finally:
-            _watchdog.remove(watch)
 
     def give_up(self, ids: Sequence[int], name: str) -> None:
         """Tell the tracker which images hold up this stage, and end this process."""
@@ -208,50 +160,3 @@ class Guard:
         finally:
             faulthandler.dump_traceback()
             os._exit(70)
-
-
-@dataclass(eq=False)
-class _Watch:
-    deadline: float
-    guard: Guard
-    ids: list[int]
-    name: str
-
-
-class _Watchdog:
-    """One thread per process that looks at what is being worked on."""
-
-    def __init__(self) -> None:
-        self._watches: list[_Watch] = []
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def add(self, watch: _Watch) -> None:
-        with self._lock:
-            self._watches.append(watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._look, daemon=True, name="watchdog")
-                self._thread.start()
-
-    def remove(self, watch: _Watch) -> None:
-        with self._lock:
-            self._watches.remove(watch)
-
-    def _look(self) -> None:
-        while True:
-            time.sleep(_LOOK_EVERY)
-            now = time.monotonic()
-            with self._lock:
-                deadlines = [watch.deadline for watch in self._watches]
-                late = next((watch for watch in self._watches if watch.deadline < now), None)
-            if deadlines:
-                # Code that never lets go of the interpreter stops this thread as well; the timer
-                # is none of the interpreter's. It says nothing to the tracker: the process crashed.
-                faulthandler.dump_traceback_later(max(deadlines) - now + _LAST_RESORT, exit=True)
-            else:
-                faulthandler.cancel_dump_traceback_later()
-            if late is not None:
-                late.guard.give_up(late.ids, late.name)
-
-
-_watchdog = _Watchdog()

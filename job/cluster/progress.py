@@ -66,7 +66,7 @@ def watching(
         thread.join(timeout=5)
 
 
-def line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") -> str:
+def format_line(snapshot: Snapshot, remaining: int, elapsed: float, waiting: str = "") -> str:
     """One line about a run: done of total, images/s, time left, what it waits for, errors."""
     share = 100 * snapshot.done // remaining if remaining else 100
     parts = [f"{snapshot.done:,} of {counted(remaining, 'image')} ({share} %)"]
@@ -106,7 +106,7 @@ def _show_lines(looks: Iterable[tuple[Snapshot, str]], remaining: int, out: Text
     started = time.monotonic()
     told = 0
     for snapshot, waiting in looks:
-        now = line(snapshot, remaining, time.monotonic() - started, waiting)
+        now = format_line(snapshot, remaining, time.monotonic() - started, waiting)
         for text in (*snapshot.notes[told:], now):
             print(redact(text), file=out, flush=True)
         told = len(snapshot.notes)

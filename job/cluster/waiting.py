@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.data import DataContext
 
-from job.cluster.autoscaling import launches
+from job.cluster.autoscaling import describe_launches
 from job.cluster.data_settings import data_settings
 from job.cluster.ray_internals import ExecutionCallback, count_actors
-from job.cluster.resources import ResourcePlan, request
+from job.cluster.resources import ResourcePlan, describe_request
 from job.errors import JobError
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ class WorkersWatch:
 
     def _lacks(self, arrived: int) -> str:
         if self._running:
-            each = request(self._resources.load_cpus, 0)
-            return f"tasks that load images ask for {each} each; {free()}"
+            each = describe_request(self._resources.load_cpus, 0)
+            return f"tasks that load images ask for {each} each; {describe_free()}"
         return self._asked(0 if self._has_run else arrived)
 
     def _asked(self, here: int) -> str:
         resources = self._resources
-        return f"{here} of {resources.workers} here ({resources.each} each); {free()}"
+        return f"{here} of {resources.workers} here ({resources.each} each); {describe_free()}"
 
     @contextmanager
     def over_dataset(self) -> Iterator[None]:
@@ -166,7 +166,7 @@ def _has_room(resources: ResourcePlan) -> bool:
     return all(left.get(kind, 0.0) >= amount for kind, amount in asked.items())
 
 
-def free() -> str:
+def describe_free() -> str:
     """What of the cluster nobody holds now, in words; and what its autoscaler is doing."""
     has, left = ray.cluster_resources(), ray.available_resources()
     kinds = [kind for kind in ("GPU", "CPU") if has.get(kind)]
@@ -175,7 +175,7 @@ def free() -> str:
         for kind in kinds
     ]
     now = f"free now: {', '.join(parts)}" if parts else "no node that takes tasks is up"
-    coming = launches()
+    coming = describe_launches()
     return f"{now}; {coming}" if coming else now
 
 

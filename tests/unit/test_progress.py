@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from job.cluster.progress import line
+from job.cluster.progress import format_line
 from job.cluster.tracker import Snapshot
 from job.wording import duration
 
@@ -46,14 +46,14 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 def test_a_line_says_how_far_how_fast_how_long_and_what_failed(
     snapshot: Snapshot, remaining: int, elapsed: float, text: str
 ) -> None:
-    found = line(snapshot, remaining, elapsed)
+    found = format_line(snapshot, remaining, elapsed)
     assert text in found
     assert "\n" not in found
 
 
 def test_a_line_without_errors_does_not_speak_of_them() -> None:
-    assert "error" not in line(Snapshot(maps=3), 10, 1.0)
+    assert "error" not in format_line(Snapshot(maps=3), 10, 1.0)
 
 
 def test_nothing_to_do_is_all_done() -> None:
-    assert line(Snapshot(), 0, 0.0).startswith("0 of 0 images (100 %)")
+    assert format_line(Snapshot(), 0, 0.0).startswith("0 of 0 images (100 %)")
