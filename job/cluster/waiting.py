@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.data import DataContext
@@ -12,10 +12,8 @@ from job.cluster.autoscaling import describe_launches
 from job.cluster.data_settings import data_settings
 from job.cluster.ray_internals import ExecutionCallback, count_actors
 from job.cluster.resources import ResourcePlan, describe_request
+from job.cluster.tracker import Snapshot
 from job.errors import JobError
-
-if TYPE_CHECKING:
-    from job.cluster.tracker import Snapshot
 
 _LOOK_EVERY = 1.0  # seconds
 # Seconds that a predictor's process takes to start where there is room for it.
@@ -32,7 +30,7 @@ class WorkersWatch:
     """
 
     def __init__(
-        self, resources: ResourcePlan, timeout: float, snapshot: Callable[[], "Snapshot"]
+        self, resources: ResourcePlan, timeout: float, snapshot: Callable[[], Snapshot]
     ) -> None:
         self._resources = resources
         self._timeout = timeout
@@ -82,7 +80,7 @@ class WorkersWatch:
             " same command goes on once the cluster has room"
         )
 
-    def describe(self, snapshot: "Snapshot") -> str:
+    def describe(self, snapshot: Snapshot) -> str:
         """What a run that has nothing done, or nobody at work, is waiting for; else nothing."""
         self._has_begun |= snapshot.begun
         if not self._running and not self._missing:
