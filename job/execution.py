@@ -14,6 +14,7 @@ from job.cluster.outage import ending_on_outage
 from job.cluster.resources import Cluster, ResourcePlan, plan_resources
 from job.cluster.session import cluster_session
 from job.cluster.stopping import StopSignal
+from job.cluster.tracker import ask, start_tracker
 from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
 from job.inputs.manifest import Manifest
@@ -91,9 +92,8 @@ class Execution:
             self.say(f"{resources}")
             labels, colours = self.model.labels, palette(self.model.labels)
             write_card(self.output, labels, colours)
-            tracker = progress.start_tracker()
-            ask = partial(progress.ask, tracker)
-            watch = WorkersWatch(resources, self.config.worker_timeout, ask)
+            tracker = start_tracker()
+            watch = WorkersWatch(resources, self.config.worker_timeout, partial(ask, tracker))
             receipt = self._with_precision(receipt, resources, watch)
             stages = Stages(
                 self.config,

@@ -17,6 +17,7 @@ from job import schema
 from job.cluster.guard import TASK_RETRIES, Guard
 from job.cluster.metrics import StageTimer
 from job.cluster.resources import ResourcePlan
+from job.cluster.tracker import Tracker
 from job.config import JobConfig
 from job.images.loader import ImageLoader
 from job.inputs.manifest_source import ManifestSource
@@ -49,7 +50,7 @@ class Stages:
         model: what is known of it.
         resources: what each step asks Ray for.
         receipt: of the run.
-        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`.
+        tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`.
         witnesses: objects that have just been listed, see :mod:`job.inputs.listed_files`.
     """
 
@@ -58,7 +59,7 @@ class Stages:
     model: ModelInfo
     resources: ResourcePlan
     receipt: Receipt
-    tracker: Any
+    tracker: Tracker
     witnesses: tuple[Listed, ...] = ()
 
     @cached_property

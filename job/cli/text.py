@@ -129,15 +129,19 @@ def of_plan(plan: "Plan") -> str:
 
 def _cluster(cluster: "Cluster") -> str:
     """What a cluster has, and may grow to."""
-    from job.cluster.resources import request
+    from job.cluster.resources import describe_request
 
     nodes = len(cluster.nodes)
-    now = request(cluster.cpus, cluster.gpus) if nodes else "no node that takes tasks is up"
+    now = (
+        describe_request(cluster.cpus, cluster.gpus) if nodes else "no node that takes tasks is up"
+    )
     if nodes:
         now += f" on {counted(nodes, 'node')}"
     if cluster.growth is None:
         return f"{now}; what it may grow to is not known here"
-    kinds = [f"{kind.most:,} with {request(kind.cpus, kind.gpus)}" for kind in cluster.types]
+    kinds = [
+        f"{kind.most:,} with {describe_request(kind.cpus, kind.gpus)}" for kind in cluster.types
+    ]
     if not kinds:
         return now
     most = counted(cluster.growth.most_nodes, "node")

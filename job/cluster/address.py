@@ -13,21 +13,18 @@ from dataclasses import dataclass
 
 import grpc
 import ray
-from ray._common.network_utils import build_address, parse_address
-from ray._private.authentication.authentication_token_setup import (
-    maybe_enable_token_auth_if_token_available,
-)
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._private.grpc_utils import init_grpc_channel
-from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
-from ray._private.services import (
-    _find_address_from_flag,
-    find_bootstrap_address,
-    find_node_ids,
-)
-from ray._private.utils import read_ray_address
-from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
+from job.cluster.ray_internals import (
+    RAY_VERSION,
+    ask_head,
+    build_address,
+    find_addresses,
+    find_nodes_here,
+    find_noted_address,
+    is_token_sent,
+    parse_address,
+    take_token,
+)
 from job.errors import JobError
 
 _SECONDS = 5.0  # to answer one question, and to connect
@@ -36,10 +33,6 @@ _TOKEN = (
     "RAY_AUTH_MODE=token has it sent; it is looked for in RAY_AUTH_TOKEN, in the file of"
     " RAY_AUTH_TOKEN_PATH, and in ~/.ray/auth_token"
 )
-# The generated module makes its classes as it is loaded.
-_Question = gcs_service_pb2.CheckAliveRequest  # type: ignore[attr-defined]
-_NodesQuestion = gcs_service_pb2.GetAllNodeInfoRequest  # type: ignore[attr-defined]
-_ALIVE = gcs_pb2.GcsNodeInfo.ALIVE  # type: ignore[attr-defined]
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 
@@ -94,7 +87,7 @@ def find_place(given: str | None = None) -> Place:
         return _running_here(f"{name} auto")
     if address:
         return _joined(_checked(name, address), f"{name} {address}")
-    noted = find_bootstrap_address(None)
+    noted = find_noted_address()
     # `ray start` has left a note there; when its head was killed, nothing answers any more.
     if noted and _listens(noted):
         _take_token_of_this_machine()
@@ -109,13 +102,11 @@ def _running_here(said: str) -> Place:
 
     A Ray that a program has started for itself is not noted, and not joined: it ends with it.
     """
-    noted = find_bootstrap_address(None)
+    noted = find_noted_address()
     if noted and _listens(noted):
         found = {noted}
     else:
-        places = _find_address_from_flag("--temp_dir")  # those of nodes, also of their own choice
-        found = {address for address in map(read_ray_address, places) if address}
-        found = {address for address in found if _listens(address)}
+        found = {address for address in find_addresses() if _listens(address)}
     if not found:
         raise JobError(
             f"{said}: no Ray runs on this machine. Start one (ray start --head), give the address"
@@ -134,7 +125,7 @@ def _running_here(said: str) -> Place:
 def _take_token_of_this_machine() -> None:
     """Send the token in ~/.ray to a cluster of this machine, as Ray does when nobody forbids it."""
     logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn of what nobody has to do
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    take_token()
 
 
 def _checked(name: str, address: str) -> str:
@@ -218,7 +209,7 @@ def _nodes(address: str, said: str, way_out: str) -> int:
     begun = time.monotonic()
     while True:
         nodes = _ask(address, said, way_out)
-        if set(nodes) & find_node_ids():
+        if set(nodes) & find_nodes_here():
             return len(nodes)
         if time.monotonic() - begun > (_SECONDS if nodes else _SECONDS_TO_START):
             raise JobError(
@@ -233,27 +224,24 @@ def _nodes(address: str, said: str, way_out: str) -> int:
 def _ask(address: str, said: str, way_out: str) -> list[str]:
     """The ids of a cluster's live nodes."""
     try:
-        with init_grpc_channel(address, options=GLOBAL_GRPC_OPTIONS) as channel:
-            stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-            version = stub.CheckAlive(_Question(), timeout=_SECONDS).ray_version
-            reply = stub.GetAllNodeInfo(_NodesQuestion(state_filter=_ALIVE), timeout=_SECONDS)
+        head = ask_head(address, _SECONDS)
     except ray.exceptions.AuthenticationError as error:
         raise JobError(f"{said}: no token was found to send. {_TOKEN}") from error
     except RuntimeError as error:  # TLS is asked for, and its files are not named
         raise JobError(f"{said}: {' '.join(str(error).split())}") from error
     except grpc.RpcError as error:
         raise _refusal(error, said, way_out) from error
-    if version and version != ray.__version__:
+    if head.version and head.version != RAY_VERSION:
         raise JobError(
-            f"{said}: its Ray is {version}, and this one {ray.__version__}. Install the same"
+            f"{said}: its Ray is {head.version}, and this one {RAY_VERSION}. Install the same"
         )
-    return [node.node_id.hex() for node in reply.node_info_list]
+    return head.nodes
 
 
 def _refusal(error: grpc.RpcError, said: str, way_out: str) -> JobError:
     code = error.code()
     if code in _REFUSED:
-        sent = "the token that was sent is not its" if is_token_auth_enabled() else "none was sent"
+        sent = "the token that was sent is not its" if is_token_sent() else "none was sent"
         return JobError(f"{said}: the cluster asks for a token, and {sent}. {_TOKEN}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return JobError(

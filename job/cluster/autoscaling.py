@@ -1,7 +1,6 @@
 """Autoscaling: the nodes that a cluster may add by itself, as its autoscaler has been told."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +10,16 @@ from typing import Any
 import psutil
 import ray
 import yaml
-from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-from ray._private.state import state
-from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from job.cluster.ray_internals import (
+    HEAD_RESOURCE,
+    autoscaler_report,
+    autoscaler_status,
+    kuberay_cluster,
+    kuberay_limits,
+    reported_limits,
+)
 
 # Seconds that the head may take to answer what its autoscaler has been told.
 _ANSWER = 60.0
@@ -55,7 +59,7 @@ class Growth:
     most_nodes: int = 0
 
 
-def growth() -> Growth | None:
+def find_growth() -> Growth | None:
     """What the cluster that this process is connected to may grow to.
 
     Ray keeps a place for it in its control store, which only some autoscalers fill. Others know
@@ -64,7 +68,7 @@ def growth() -> Growth | None:
     Returns:
         None when there may be an autoscaler whose limits nobody here can read.
     """
-    reported = state.get_cluster_config()
+    reported = reported_limits()
     if reported is not None and reported.node_group_configs:
         return _of_report(reported)
     here = ray.get_runtime_context()
@@ -73,9 +77,9 @@ def growth() -> Growth | None:
     if not heads:
         return None
     if heads[0] == here.get_node_id():
-        return told_here(port)
+        return find_growth_here(port)
     on_head = NodeAffinitySchedulingStrategy(heads[0], soft=False)
-    asked = ray.remote(num_cpus=0)(told_here).options(scheduling_strategy=on_head)
+    asked = ray.remote(num_cpus=0)(find_growth_here).options(scheduling_strategy=on_head)
     try:
         answer: Growth | None = ray.get(asked.remote(port), timeout=_ANSWER)
     except (ray.exceptions.RayError, TimeoutError):
@@ -85,10 +89,10 @@ def growth() -> Growth | None:
 
 def is_head(node: Mapping[str, Any]) -> bool:
     """Whether a node, as ``ray.nodes()`` describes it, is the cluster's head."""
-    return "node:__internal_head__" in node["Resources"]
+    return HEAD_RESOURCE in node["Resources"]
 
 
-def told_here(port: str) -> Growth | None:
+def find_growth_here(port: str) -> Growth | None:
     """What the autoscaler on this machine, a cluster's head, has been told.
 
     Args:
@@ -100,7 +104,7 @@ def told_here(port: str) -> Growth | None:
         options = dict(word.split("=", 1) for word in words if "=" in word)
         if options.get("--gcs-address", "").endswith(f":{port}"):
             file = options.get("--autoscaling-config")
-            return of_file(file) if file else Growth()
+            return read_growth(file) if file else Growth()
     return Growth()
 
 
@@ -113,15 +117,15 @@ def _monitors() -> Iterator[list[str]]:
                 yield words
 
 
-def of_file(name: str) -> Growth | None:
+def read_growth(name: str) -> Growth | None:
     """What a cluster's configuration, as ``ray up`` leaves it on the head, lets it grow to."""
     try:
-        return of_config(yaml.safe_load(Path(name).expanduser().read_text()))
+        return growth_of(yaml.safe_load(Path(name).expanduser().read_text()))
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
         return None
 
 
-def of_config(config: Mapping[str, Any]) -> Growth:
+def growth_of(config: Mapping[str, Any]) -> Growth:
     """What the configuration of Ray's autoscaler, ``cluster.yaml`` among them, lets it grow to."""
     everything = int(config.get("max_workers", 0))
     types = []
@@ -151,32 +155,30 @@ def _of_report(reported: Any) -> Growth:
 def _of_kuberay(name: str) -> Growth | None:
     """What the RayCluster of this pod says; None where this pod may not read it."""
     import requests
-    from ray.autoscaler._private.kuberay import autoscaling_config, node_provider
 
     try:
-        client = node_provider.KubernetesHttpApiClient(_NAMESPACE.read_text().strip())
-        cluster = client.get(f"rayclusters/{name}")
+        cluster = kuberay_cluster(_NAMESPACE.read_text().strip(), name)
         if not cluster["spec"].get("enableInTreeAutoscaling"):
             return Growth()
-        return of_config(autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster))
+        return growth_of(kuberay_limits(cluster))
     except (requests.RequestException, OSError, LookupError, TypeError, ValueError):
         return None
 
 
-def launches() -> str:
+def describe_launches() -> str:
     """What an autoscaler is doing about nodes that do not work yet, in words; empty for nothing.
 
     Both versions of Ray's autoscaler are asked; the one that is not there has nothing to say.
     """
     coming, failed = 0, ""
     with contextlib.suppress(ray.exceptions.RayError, RuntimeError, TimeoutError):
-        status = get_cluster_status(ray.get_runtime_context().gcs_address, timeout=5)
+        status = autoscaler_status(ray.get_runtime_context().gcs_address, seconds=5)
         coming += sum(launch.count for launch in status.pending_launches)
         coming += len(status.pending_nodes)
         for launch in status.failed_launches:
             failed = launch.details or launch.ray_node_type_name
     with contextlib.suppress(ray.exceptions.RayError, ValueError, LookupError, TypeError):
-        report = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}")["autoscaler_report"]
+        report = autoscaler_report()
         coming += sum(report["pending_launches"].values()) + len(report["pending_nodes"])
     said = [f"{coming} node{'s' if coming > 1 else ''} starting up"] if coming else []
     if failed:

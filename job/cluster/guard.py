@@ -7,15 +7,15 @@ a process down alone, again, is given up. A stage that hangs is ended by ending 
 
 import faulthandler
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import ray
 
+from job.cluster import watchdog
+from job.cluster.shared_lock import SharedLock
+from job.cluster.tracker import Tracker
 from job.errors import ImageError
 from job.wording import counted
 
@@ -27,80 +27,13 @@ DEATHS = 2
 # What Ray may start again of one task: more than every image of it could use up.
 TASK_RETRIES = 256
 
-
-_LOOK_EVERY = 0.2  # seconds
-_LAST_RESORT = 5.0  # seconds after a timeout that has not been noticed
-
-
-class _Company:
-    """Who works in this process: several threads together, or one alone.
-
-    A process that dies while an image is worked on alone is blamed on that image, so no other
-    thread may be at work then.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._together = 0
-        self._is_alone = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Work beside others, when nobody is alone."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_alone)
-            self._together += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._together -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Work when all others have ended; they wait."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_alone)
-            self._is_alone = True
-            self._changed.wait_for(lambda: not self._together)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_alone = False
-                self._changed.notify_all()
-
-
-_company = _Company()
+# A process that dies while an image is worked on alone is blamed on that image, so no other thread
+# may be at work then.
+_at_work = SharedLock()
 
 
 class StoppingError(Exception):
     """The run is coming to an end: begin nothing new."""
-
-
-@dataclass
-class Ledger:
-    """Which images are being worked on, by stage; part of the run's tracker."""
-
-    _begun: dict[tuple[str, tuple[int, ...]], int] = field(default_factory=dict)
-    _hung: set[tuple[str, int]] = field(default_factory=set)
-
-    def begin(self, stage: str, ids: Sequence[int]) -> tuple[int, list[int]]:
-        """Images are begun together: how often before, without an end, and which of them hung."""
-        key = (stage, tuple(ids))
-        before = self._begun.get(key, 0)
-        self._begun[key] = before + 1
-        return before, [number for number in ids if (stage, number) in self._hung]
-
-    def end(self, stage: str, ids: Sequence[int]) -> None:
-        """The same images are through, one way or another."""
-        self._begun.pop((stage, tuple(ids)), None)
-
-    def hang(self, stage: str, ids: Sequence[int]) -> None:
-        """One of these images holds up its stage."""
-        if len(ids) == 1:
-            self._hung.add((stage, ids[0]))
 
 
 class Guard:
@@ -108,7 +41,7 @@ class Guard:
 
     Args:
         stage: its name, as error rows have it.
-        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`; None guards nothing.
+        tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`; None guards nothing.
         timeout: seconds that one image, or one batch of them, may take.
         asks: how many times to wait for the tracker's answer; None for always. In an actor only a
             process that has just started can meet what another has died on.
@@ -118,7 +51,7 @@ class Guard:
     def __init__(
         self,
         stage: str,
-        tracker: Any = None,
+        tracker: Tracker | None = None,
         timeout: float = 300.0,
         *,
         asks: int | None = None,
@@ -152,49 +85,54 @@ class Guard:
             StoppingError: the run is coming to an end.
         """
         everything = range(len(ids))
-        if self._tracker is None:
+        tracker = self._tracker
+        if tracker is None:
             return list(work(everything))
-        before, hung = self._begin(ids)
+        before, hung = self._begin(tracker, ids)
         if not before and not hung:
-            with _company.shared():
+            with _at_work.shared():
                 outcomes: list[T | ImageError] = list(work(everything))
         else:
             outcomes = [
                 self._late()
                 if ids[position] in hung
-                else self._alone(ids[position], position, work)
+                else self._alone(tracker, ids[position], position, work)
                 for position in everything
             ]
-        self._tracker.end.remote(self._stage, list(ids))
+        tracker.end.remote(self._stage, list(ids))
         return outcomes
 
     def _alone(
-        self, number: int, position: int, work: Callable[[Sequence[int]], Sequence[T]]
+        self,
+        tracker: Tracker,
+        number: int,
+        position: int,
+        work: Callable[[Sequence[int]], Sequence[T]],
     ) -> T | ImageError:
         alone = f"{self._stage} alone"
-        with _company.alone():
-            before, _, _ = ray.get(self._tracker.begin.remote(alone, [number]))
+        with _at_work.exclusive():
+            before, _, _ = ray.get(tracker.begin.remote(alone, [number]))
             if before >= DEATHS:
                 # Not ended: the next image may kill this task, and then this is not tried again.
                 return ImageError(
                     "crashed", f"the process working on it died, {counted(before, 'time')}"
                 )
             (outcome,) = work([position])
-            self._tracker.end.remote(alone, [number])
+            tracker.end.remote(alone, [number])
             return outcome
 
     def _late(self) -> ImageError:
         message = f"took longer than {self._timeout:g} s; raise --image-timeout if that is expected"
         return ImageError("timed_out", message, retryable=True)
 
-    def _begin(self, ids: Sequence[int]) -> tuple[int, list[int]]:
-        answer = self._tracker.begin.remote(self._stage, list(ids))
+    def _begin(self, tracker: Tracker, ids: Sequence[int]) -> tuple[int, list[int]]:
+        answer = tracker.begin.remote(self._stage, list(ids))
         self._asked += 1
         if self._asks is not None and self._asked > self._asks:
             return 0, []
         before, hung, stopping = ray.get(answer)
         if stopping and self._stops:
-            self._tracker.end.remote(self._stage, list(ids))
+            tracker.end.remote(self._stage, list(ids))
             raise StoppingError
         return before, hung
 
@@ -209,65 +147,16 @@ class Guard:
         if self._tracker is None:
             yield
             return
-        watch = _Watch(time.monotonic() + self._timeout, self, list(ids), name)
-        _watchdog.add(watch)
-        try:
+        with watchdog.watching(self._timeout, lambda: self.give_up(list(ids), name)):
             yield
-        finally:
-            _watchdog.remove(watch)
 
     def give_up(self, ids: Sequence[int], name: str) -> None:
         """Tell the tracker which images hold up this stage, and end this process."""
         text = f"{self._stage} of {name} took longer than {self._timeout:g} s: given up"
         try:
-            ray.get([self._tracker.hang.remote(self._stage, ids), self._tracker.note.remote(text)])
+            if self._tracker is not None:
+                hang = self._tracker.hang.remote(self._stage, list(ids))
+                ray.get([hang, self._tracker.note.remote(text)])
         finally:
             faulthandler.dump_traceback()
             os._exit(70)
-
-
-@dataclass(eq=False)
-class _Watch:
-    deadline: float
-    guard: Guard
-    ids: list[int]
-    name: str
-
-
-class _Watchdog:
-    """One thread per process that looks at what is being worked on."""
-
-    def __init__(self) -> None:
-        self._watches: list[_Watch] = []
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def add(self, watch: _Watch) -> None:
-        with self._lock:
-            self._watches.append(watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._look, daemon=True, name="watchdog")
-                self._thread.start()
-
-    def remove(self, watch: _Watch) -> None:
-        with self._lock:
-            self._watches.remove(watch)
-
-    def _look(self) -> None:
-        while True:
-            time.sleep(_LOOK_EVERY)
-            now = time.monotonic()
-            with self._lock:
-                deadlines = [watch.deadline for watch in self._watches]
-                late = next((watch for watch in self._watches if watch.deadline < now), None)
-            if deadlines:
-                # Code that never lets go of the interpreter stops this thread as well; the timer
-                # is none of the interpreter's. It says nothing to the tracker: the process crashed.
-                faulthandler.dump_traceback_later(max(deadlines) - now + _LAST_RESORT, exit=True)
-            else:
-                faulthandler.cancel_dump_traceback_later()
-            if late is not None:
-                late.guard.give_up(late.ids, late.name)
-
-
-_watchdog = _Watchdog()

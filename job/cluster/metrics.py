@@ -4,20 +4,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from job.storage.location import take_retries
+
+if TYPE_CHECKING:
+    from job.cluster.tracker import Tracker
 
 
 class StageTimer:
     """Times stages in a worker and reports to the run's tracker; cheap enough to be always on.
 
     Args:
-        tracker: handle of the :class:`job.cluster.progress.RunTracker` actor; None keeps the
+        tracker: handle of the :class:`job.cluster.tracker.RunTracker` actor; None keeps the
             figures here.
     """
 
-    def __init__(self, tracker: Any = None) -> None:
+    def __init__(self, tracker: "Tracker | None" = None) -> None:
         self._tracker = tracker
         self._lock = threading.Lock()
         self.seconds: dict[str, float] = {}

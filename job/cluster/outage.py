@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 
 from job.errors import StorageError
 from job.rows import Fault
+
+if TYPE_CHECKING:
+    from job.cluster.tracker import Tracker
 
 # Images in a row, of the run or of one node, that the environment has kept from being read.
 LIMIT = 32
@@ -118,11 +121,11 @@ def this_node() -> str:
 
 
 @contextmanager
-def ending_on_outage(tracker: Any, is_stopped: Callable[[], bool]) -> Iterator[None]:
+def ending_on_outage(tracker: "Tracker", is_stopped: Callable[[], bool]) -> Iterator[None]:
     """Around the work of a run: it is no success when images could not be read.
 
     Args:
-        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`.
+        tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`.
         is_stopped: whether somebody has told the run to stop, which it then says instead.
 
     Raises:
@@ -140,7 +143,7 @@ def ending_on_outage(tracker: Any, is_stopped: Callable[[], bool]) -> Iterator[N
         raise StorageError(verdict.sentence)
 
 
-def end_if_due(tracker: Any) -> None:
+def end_if_due(tracker: "Tracker") -> None:
     """In a worker of a run that begins nothing new: end it at once when its time is over.
 
     Raises:
@@ -151,9 +154,8 @@ def end_if_due(tracker: Any) -> None:
         raise StorageError(verdict.sentence)
 
 
-def _verdict(tracker: Any) -> Verdict | None:
+def _verdict(tracker: "Tracker") -> Verdict | None:
     try:
-        verdict: Verdict | None = ray.get(tracker.outage.remote(), timeout=30)
+        return ray.get(tracker.outage.remote(), timeout=30)
     except (ray.exceptions.RayError, TimeoutError):
         return None  # Ray itself is gone, and says so
-    return verdict

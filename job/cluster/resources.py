@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from job.cluster.autoscaling import Growth, NodeType, growth, is_head
+from job.cluster.autoscaling import Growth, NodeType, find_growth, is_head
 from job.config import JobConfig
 from job.errors import ConfigError
 from job.wording import counted
@@ -68,7 +68,7 @@ class Cluster:
         nodes = [_node(described) for described in alive]
         heads = [_node(described) for described in alive if is_head(described)]
         working = tuple(node for node in nodes if node.cpus or node.gpus)
-        return cls(working, growth(), heads[0] if heads else None)
+        return cls(working, find_growth(), heads[0] if heads else None)
 
     @property
     def cpus(self) -> float:
@@ -116,7 +116,7 @@ class Cluster:
         if not sizes:
             return "there is no node that takes tasks"
         gpus, cpus = max(sizes)
-        return f"the largest node has {request(cpus, gpus)}"
+        return f"the largest node has {describe_request(cpus, gpus)}"
 
     @property
     def beside_head(self) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class ResourcePlan:
     @property
     def each(self) -> str:
         """What a predictor asks for, in words."""
-        return request(self.cpus_per_worker, self.gpus_per_worker)
+        return describe_request(self.cpus_per_worker, self.gpus_per_worker)
 
     def __str__(self) -> str:
         device = (
@@ -266,7 +266,7 @@ def _fitting(cpus: float, gpus: float, each_cpus: float, each_gpus: float) -> in
     return min(rooms)
 
 
-def request(cpus: float, gpus: float) -> str:
+def describe_request(cpus: float, gpus: float) -> str:
     """An amount of resources in words: ``1 GPU``, ``2 CPUs``, ``1 GPU, 16 CPUs``."""
     parts = [(gpus, "GPU"), (cpus, "CPU")]
     return ", ".join(f"{has:g} {name}{_s(has)}" for has, name in parts if has) or "nothing"

@@ -13,12 +13,11 @@ from typing import Any, NoReturn
 
 import psutil
 import ray
-from ray._private import worker
-from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 import job
-from job.cluster import temporary
+from job.cluster import temporary_directory
 from job.cluster.address import Place, find_place
+from job.cluster.ray_internals import end_executors, find_temporary_directory, quiet_raylets
 from job.cluster.stopping import TOLD
 from job.cluster.submission import is_submitted
 from job.errors import JobError, StoppedError, causes
@@ -49,7 +48,7 @@ def cluster_session(place: Place | None = None) -> Iterator[None]:
             ray.shutdown()  # what has been started by then
             raise
     try:
-        with _quiet_raylets(), _plain_errors():
+        with quiet_raylets(), _plain_errors():
             yield
     except StoppedError:
         # Whoever has stopped the run may kill it soon: the last word comes first. Ray is left when
@@ -58,7 +57,8 @@ def cluster_session(place: Place | None = None) -> Iterator[None]:
         raise
     finally:
         if ours:
-            _end_executors()
+            # What a run that has failed still executes would end the process: see end_process.
+            end_executors(_EXECUTOR_ENDS_WITHIN)
             ray.shutdown()
 
 
@@ -79,14 +79,6 @@ def end_process(exit_code: int) -> NoReturn:
     os._exit(exit_code)
 
 
-def _end_executors() -> None:
-    """End what Ray Data still executes for a run that has failed: see :func:`end_process`."""
-    for thread in threading.enumerate():
-        if isinstance(thread, StreamingExecutor):
-            thread.shutdown(force=True)
-            thread.join(_EXECUTOR_ENDS_WITHIN)
-
-
 def _connect(place: Place) -> None:
     # Ray's own lines go to its log files; a job's log is for what a person can use.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -101,7 +93,7 @@ def _connect(place: Place) -> None:
                     address=place.address, include_dashboard=False, runtime_env=_package(), **quiet
                 )
             return
-        temporary.check()
+        temporary_directory.check()
         # Workers import this package from where it is: unpacked afresh for every session, it would
         # have its kernels compiled anew.
         root = str(Path(job.__file__).parents[1])
@@ -111,7 +103,7 @@ def _connect(place: Place) -> None:
         # Ray ends workers that have been idle for a second and are more than there are CPUs, and
         # starts others soon after: on a small machine that takes as long as decoding.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        with _as_job_error(f"Ray did not start on this machine, in {temporary.place()}"):
+        with _as_job_error(f"Ray did not start on this machine, in {find_temporary_directory()}"):
             ray.init(address="local", include_dashboard=False, **quiet)
 
 
@@ -128,7 +120,11 @@ def _as_job_error(what: str) -> Iterator[None]:
     except JobError:
         raise
     except Exception as error:
-        why = temporary.explain(error) or " ".join(str(error).split()) or type(error).__name__
+        why = (
+            temporary_directory.explain(error)
+            or " ".join(str(error).split())
+            or type(error).__name__
+        )
         raise JobError(f"{what}: {why}") from error
 
 
@@ -161,17 +157,6 @@ def _without_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextlib.contextmanager
-def _quiet_raylets() -> Iterator[None]:
-    """Keep what raylets tell drivers off standard output, which ``log_to_driver`` lets through."""
-    enabled = worker._worker_logs_enabled
-    worker._worker_logs_enabled = False
-    try:
-        yield
-    finally:
-        worker._worker_logs_enabled = enabled
 
 
 @contextlib.contextmanager

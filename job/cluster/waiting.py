@@ -3,19 +3,17 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.data import DataContext
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from job.cluster.autoscaling import launches
+from job.cluster.autoscaling import describe_launches
 from job.cluster.data_settings import data_settings
-from job.cluster.resources import ResourcePlan, request
+from job.cluster.ray_internals import ExecutionCallback, count_actors
+from job.cluster.resources import ResourcePlan, describe_request
+from job.cluster.tracker import Snapshot
 from job.errors import JobError
-
-if TYPE_CHECKING:
-    from job.cluster.progress import Snapshot
 
 _LOOK_EVERY = 1.0  # seconds
 # Seconds that a predictor's process takes to start where there is room for it.
@@ -32,7 +30,7 @@ class WorkersWatch:
     """
 
     def __init__(
-        self, resources: ResourcePlan, timeout: float, snapshot: Callable[[], "Snapshot"]
+        self, resources: ResourcePlan, timeout: float, snapshot: Callable[[], Snapshot]
     ) -> None:
         self._resources = resources
         self._timeout = timeout
@@ -48,9 +46,8 @@ class WorkersWatch:
         Raises:
             JobError: nobody has been at work for too long.
         """
-        pools = [pool for op in executor._topology for pool in op.get_autoscaling_actor_pools()]
-        self._running = sum(pool.num_alive_actors() for pool in pools)
-        self._missing = sum(pool.current_size() for pool in pools) - self._running
+        self._running, asked = count_actors(executor)
+        self._missing = asked - self._running
         self._has_run |= self._running > 0
         if self._works:
             self._last_worked = time.monotonic()
@@ -83,7 +80,7 @@ class WorkersWatch:
             " same command goes on once the cluster has room"
         )
 
-    def describe(self, snapshot: "Snapshot") -> str:
+    def describe(self, snapshot: Snapshot) -> str:
         """What a run that has nothing done, or nobody at work, is waiting for; else nothing."""
         self._has_begun |= snapshot.begun
         if not self._running and not self._missing:
@@ -105,13 +102,13 @@ class WorkersWatch:
 
     def _lacks(self, arrived: int) -> str:
         if self._running:
-            each = request(self._resources.load_cpus, 0)
-            return f"tasks that load images ask for {each} each; {free()}"
+            each = describe_request(self._resources.load_cpus, 0)
+            return f"tasks that load images ask for {each} each; {describe_free()}"
         return self._asked(0 if self._has_run else arrived)
 
     def _asked(self, here: int) -> str:
         resources = self._resources
-        return f"{here} of {resources.workers} here ({resources.each} each); {free()}"
+        return f"{here} of {resources.workers} here ({resources.each} each); {describe_free()}"
 
     @contextmanager
     def over_dataset(self) -> Iterator[None]:
@@ -167,7 +164,7 @@ def _has_room(resources: ResourcePlan) -> bool:
     return all(left.get(kind, 0.0) >= amount for kind, amount in asked.items())
 
 
-def free() -> str:
+def describe_free() -> str:
     """What of the cluster nobody holds now, in words; and what its autoscaler is doing."""
     has, left = ray.cluster_resources(), ray.available_resources()
     kinds = [kind for kind in ("GPU", "CPU") if has.get(kind)]
@@ -176,7 +173,7 @@ def free() -> str:
         for kind in kinds
     ]
     now = f"free now: {', '.join(parts)}" if parts else "no node that takes tasks is up"
-    coming = launches()
+    coming = describe_launches()
     return f"{now}; {coming}" if coming else now
 
 

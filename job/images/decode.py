@@ -270,7 +270,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow would clip these to 255; keep the picture by writer the high byte.
+        # Pillow would clip these to 255; keep the picture by keeping the high byte.
         levels = np.array(image)
         np.clip(levels, 0, 65535, out=levels)
         return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")

@@ -14,6 +14,7 @@ from ray.data.preprocessor import Preprocessor
 from job.cluster import outage
 from job.cluster.guard import TASK_RETRIES, Guard, StoppingError
 from job.cluster.metrics import StageTimer
+from job.cluster.tracker import Tracker
 from job.errors import ImageError
 from job.images import decode
 from job.images.resize import ModelSize
@@ -69,7 +70,7 @@ class ImageLoader(Preprocessor):
         witnesses: Sequence[Listed] = (),
         num_cpus: float = 1,
         timer: StageTimer | None = None,
-        tracker: Any = None,
+        tracker: Tracker | None = None,
     ) -> None:
         super().__init__()
         self._model_size = model_size
@@ -111,7 +112,8 @@ class ImageLoader(Preprocessor):
             ids = [found.id for found in objects]
             outcomes = self._guard.over(ids, lambda some: self._load([objects[i] for i in some]))
         except StoppingError:
-            outage.end_if_due(self._tracker)
+            if self._tracker is not None:  # nobody else says that the run is ending
+                outage.end_if_due(self._tracker)
             objects, outcomes = [], []
         faults: dict[int, Fault] = {}
         loaded: list[_Loaded] = []

@@ -6,8 +6,8 @@ from typing import Any
 
 import ray
 
-from job.cluster.progress import Snapshot
 from job.cluster.resources import ResourcePlan
+from job.cluster.tracker import Snapshot, Tracker
 from job.outputs.commits import Commits
 from job.outputs.receipts import PREDICTING
 from job.storage.location import Location, take_retries
@@ -18,11 +18,11 @@ class Measures:
     """Where a receipt finds what its run has done.
 
     Attributes:
-        tracker: handle of the run's :class:`job.cluster.progress.RunTracker`.
+        tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`.
         resources: what each stage has asked Ray for.
     """
 
-    tracker: Any
+    tracker: Tracker
     resources: ResourcePlan
 
     def take(self) -> dict[str, Any]:

@@ -17,26 +17,26 @@ import pyarrow.parquet as pq
 import ray
 from ray.data.block import Block, BlockAccessor
 from ray.data.checkpoint import CheckpointConfig
-from ray.data.checkpoint.checkpoint_filter import CheckpointManager
 from ray.data.datasource import FilenameProvider
-from ray.data.datasource.file_datasink import _FileDatasink
 
 from job import schema
 from job.cluster.data_settings import data_settings
 from job.cluster.metrics import StageTimer
+from job.cluster.ray_internals import CheckpointManager, FileDatasink
+from job.cluster.tracker import Tracker
 from job.errors import JobError, OutputConflictError, StorageError, causes
 from job.outputs.lock import is_held
 from job.storage.location import REFUSALS, Location, explain
 
 
-class MapSink(_FileDatasink):
+class MapSink(FileDatasink):
     """Writes each task's rows as ``maps/<run>-<task>.parquet`` and ``errors/<run>-<task>.parquet``.
 
     Args:
         output: the run's OUTPUT.
         run_id: the run, which has to hold the lock whenever something is written.
         rows_per_file: rows to collect before a file is written and committed.
-        tracker: the run's :class:`job.cluster.progress.RunTracker` actor.
+        tracker: the run's :class:`job.cluster.tracker.RunTracker` actor.
         maps: the schema of ``maps/``, with the model's labels in its metadata.
     """
 
@@ -45,7 +45,7 @@ class MapSink(_FileDatasink):
         output: Location,
         run_id: str,
         rows_per_file: int,
-        tracker: Any,
+        tracker: Tracker,
         maps: pa.Schema = schema.MAPS,
     ) -> None:
         super().__init__(

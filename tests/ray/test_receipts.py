@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import ray
 
-from job.cluster.progress import start_tracker
 from job.cluster.resources import Cluster, Node, plan_resources
+from job.cluster.tracker import start_tracker
 from job.config import JobConfig
 from job.errors import JobError, StoppedError, StorageError
 from job.outputs.measures import Measures
@@ -37,7 +37,7 @@ def test_a_receipt_is_there_as_running_before_anything_is_done(
 def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measures) -> None:
     tracker = measures.tracker
     tracker.add.remote({"decode": 2.0, "fetch": 0.0}, {"decode": 6, "fetch": 6}, 3)
-    tracker.add.remote({"forward": 1.0}, {"forward": 6})
+    tracker.add.remote({"forward": 1.0}, {"forward": 6}, 0)
     tracker.commit.remote(0, 5, {"truncated": 1})
     with started().kept_in(output, measures) as writer:
         pass
@@ -59,7 +59,7 @@ def test_images_loaded_apart_keep_the_cluster_s_cpus_busy(
     output: Location, measures: Measures
 ) -> None:
     beside_gpus = replace(measures, resources=replace(measures.resources, load_cpus=0.5))
-    measures.tracker.add.remote({"decode": 2.0}, {"decode": 6})
+    measures.tracker.add.remote({"decode": 2.0}, {"decode": 6}, 0)
     with started().kept_in(output, beside_gpus):
         pass
     assert written(output)["stages"]["decode"]["busy"] == 0.5, "one of two CPUs"

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from job import schema
-from job.cluster.progress import RunTracker
+from job.cluster.tracker import start_tracker
 from job.errors import OutputConflictError
 from job.outputs.commits import Commits
 from job.outputs.lock import OutputLock
@@ -111,7 +111,7 @@ class LosesLease(Location):
 @pytest.mark.usefixtures("ray_session")
 def test_a_lease_lost_while_writing_leaves_nothing_behind(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
-    tracker = RunTracker.remote()
+    tracker = start_tracker()
     sink = MapSink(LosesLease(output.fs, output.path), "run-1", 4, tracker)
     table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
     with pytest.raises(OutputConflictError, match="another run took over"):
@@ -123,7 +123,7 @@ def test_a_lease_lost_while_writing_leaves_nothing_behind(output: Location) -> N
 @pytest.mark.usefixtures("ray_session")
 def test_a_retried_task_overwrites_what_it_wrote_before(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
-    tracker = RunTracker.remote()
+    tracker = start_tracker()
     sink = MapSink(output, "run-1", 4, tracker)
     table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_a_retried_task_overwrites_what_it_wrote_before(output: Location) -> Non
 @pytest.mark.usefixtures("ray_session")
 def test_a_retry_that_goes_better_leaves_no_error_of_the_first_attempt(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
-    tracker = RunTracker.remote()
+    tracker = start_tracker()
     sink = MapSink(output, "run-1", 4, tracker)
     table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
     good = table.filter(table["error"].is_null())

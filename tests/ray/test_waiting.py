@@ -11,8 +11,8 @@ import ray
 from ray.data import DataContext
 
 from job.cluster import waiting
-from job.cluster.progress import Snapshot
 from job.cluster.resources import Cluster, Node, ResourcePlan, plan_resources
+from job.cluster.tracker import Snapshot
 from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
 from job.errors import JobError

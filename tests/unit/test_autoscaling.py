@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_cluster_of_this_repository_may_grow_to_eight_gpu_nodes() -> None:
     config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
-    assert autoscaling.of_config(config) == Growth((NodeType(16, 1, 8),), 8)
+    assert autoscaling.growth_of(config) == Growth((NodeType(16, 1, 8),), 8)
 
 
 def test_a_kind_of_node_is_bounded_by_itself_and_by_the_whole() -> None:
@@ -34,14 +34,14 @@ def test_a_kind_of_node_is_bounded_by_itself_and_by_the_whole() -> None:
         },
     }
     kinds = (NodeType(8, 0, 2), NodeType(16, 4, 5), NodeType(0, 1, 5))
-    assert autoscaling.of_config(config) == Growth(kinds, 5)
+    assert autoscaling.growth_of(config) == Growth(kinds, 5)
 
 
 def test_a_configuration_that_cannot_be_read_is_no_claim(tmp_path: Path) -> None:
     for text in ("", "[]", "{", "available_node_types: 3", "available_node_types: {a: 3}"):
         (tmp_path / "config.yaml").write_text(text)
-        assert autoscaling.of_file(str(tmp_path / "config.yaml")) is None
-    assert autoscaling.of_file(str(tmp_path / "nowhere.yaml")) is None
+        assert autoscaling.read_growth(str(tmp_path / "config.yaml")) is None
+    assert autoscaling.read_growth(str(tmp_path / "nowhere.yaml")) is None
 
 
 def test_what_an_autoscaler_has_reported_to_ray_itself_comes_first() -> None:
@@ -123,7 +123,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | None) ->
 
 def test_kuberay_s_limits_come_from_the_custom_resource(in_a_pod: pytest.MonkeyPatch) -> None:
     answering(in_a_pod, CLUSTER)
-    assert autoscaling.told_here("6379") == Growth((NodeType(16, 1, 6),), 6)
+    assert autoscaling.find_growth_here("6379") == Growth((NodeType(16, 1, 6),), 6)
 
 
 def test_a_kuberay_cluster_without_an_autoscaler_does_not_grow(
@@ -132,11 +132,11 @@ def test_a_kuberay_cluster_without_an_autoscaler_does_not_grow(
     fixed = json.loads(json.dumps(CLUSTER))
     del fixed["spec"]["enableInTreeAutoscaling"]
     answering(in_a_pod, fixed)
-    assert autoscaling.told_here("6379") == Growth()
+    assert autoscaling.find_growth_here("6379") == Growth()
 
 
 def test_a_pod_that_may_not_read_it_claims_nothing(in_a_pod: pytest.MonkeyPatch) -> None:
     answering(in_a_pod, None)
-    assert autoscaling.told_here("6379") is None
+    assert autoscaling.find_growth_here("6379") is None
     answering(in_a_pod, {"spec": {"enableInTreeAutoscaling": True}})
-    assert autoscaling.told_here("6379") is None
+    assert autoscaling.find_growth_here("6379") is None

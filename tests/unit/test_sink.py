@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from job.cluster.progress import RunTracker
+from job.cluster.tracker import start_tracker
 from job.errors import ImageError
 from job.inputs.manifest_source import ManifestSource
 from job.outputs.commits import Commits
@@ -126,7 +126,7 @@ def write(output: Location, images: range, rows_per_file: int = 4) -> Any:
     """Write images as a run does, and return what the tracker has counted."""
     listed = pa.table({"id": list(images), "uri": [f"in/{number}.jpg" for number in images]})
     source = ManifestSource(listed, 2)
-    tracker = RunTracker.remote()
+    tracker = start_tracker()
     with committing(output):
         # A Dataset keeps the settings that it was made under.
         dataset = ray.data.read_datasource(

@@ -1,12 +1,11 @@
-"""Temporary: the directory where a Ray of this machine keeps its sockets and logs."""
+"""Temporary directory: the directory where a Ray of this machine keeps its sockets and logs."""
 
 import errno
 import os
 import tempfile
 from pathlib import Path
 
-from ray._common.utils import get_default_ray_temp_dir
-
+from job.cluster.ray_internals import find_temporary_directory
 from job.errors import JobError
 
 # What Ray adds to the directory for its longest socket, and what a socket's path may have
@@ -16,18 +15,13 @@ _LONGEST = 107
 _WAY_OUT = "Set RAY_TMPDIR to a short directory with room, such as /tmp"
 
 
-def place() -> str:
-    """The directory."""
-    return str(get_default_ray_temp_dir())
-
-
 def check() -> None:
     """Refuse a directory in which Ray could not start.
 
     Raises:
         JobError: it says which, why, and which variable names it.
     """
-    found = place()
+    found = find_temporary_directory()
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "/tmp")
     what = f"Ray's temporary directory {found} ({name})"
     excess = len(os.fsencode(found + _SESSION)) - _LONGEST
