@@ -1,4 +1,4 @@
-"""The README tells the truth: its snippets run, its options and verbs are those of the code."""
+"""docs/ tell the truth: a run from Python, and what other tools read of it."""
 
 from pathlib import Path
 
