@@ -1,4 +1,4 @@
-"""The README tells the truth: its snippets run, its options and verbs are those of the code."""
+"""docs/library.md tells the truth: its script runs anywhere."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.unit.test_readme import snippets
 def test_library_snippet_is_a_script_that_runs_anywhere(
     pictures: Path, model_dir: Path, tmp_path: Path
 ) -> None:
-    (snippet,) = (text for text in snippets("python") if "from job import" in text)
+    (snippet,) = (text for text in snippets("python") if "import BatchPredictor" in text)
     here = tmp_path / "here"
     here.mkdir()
     (here / "script.py").write_text(snippet)
