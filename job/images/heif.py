@@ -1,0 +1,31 @@
+"""HEIF: pictures of phones, by libheif."""
+
+import io
+
+from job.images import pillow
+from job.images.pillow import Image
+from job.images.reasons import not_identified, refuse_oversized
+
+
+def load(data: bytes, pixel_limit: int) -> Image.Image:
+    """The primary picture of a HEIC or another HEIF, upright, in 8 bits.
+
+    Raises:
+        ImageError: its header is damaged, or it is too large.
+        OSError, ValueError, RuntimeError, EOFError: its pixels are damaged.
+    """
+    library = pillow.heif()
+    try:
+        file = library.HeifFile(
+            io.BytesIO(data), convert_hdr_to_8bit=True, hdr_to_16bit=True, remove_stride=False
+        )
+        picture = file[file.primary_index]
+    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError):
+        raise not_identified(data) from None
+    refuse_oversized(picture.size, pixel_limit)
+    pixels = picture.data  # decoding may correct the size
+    image = Image.frombytes(picture.mode, picture.size, pixels, "raw", picture.mode, picture.stride)
+    # libheif has turned it already, as phones write the turn twice.
+    library.set_orientation(picture.info)
+    image.info = picture.info
+    return image
