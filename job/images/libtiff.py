@@ -29,12 +29,12 @@ def quiet() -> Iterator[None]:
     with _lock:
         _decoding += 1
         if _decoding == 1:
-            _others[:] = [exchange(_ours()) for exchange in _exchanges()]
-    _here.is_quiet = True
+            _others[:] = [exchange(_address(_handler)) for exchange in _exchanges()]
+    was_quiet, _here.is_quiet = getattr(_here, "is_quiet", False), True
     try:
         yield
     finally:
-        _here.is_quiet = False
+        _here.is_quiet = was_quiet
         with _lock:
             _decoding -= 1
             if _decoding == 0:
@@ -44,12 +44,12 @@ def quiet() -> Iterator[None]:
 def _restore() -> None:
     for exchange, before in zip(_exchanges(), _others, strict=True):
         found = exchange(before)
-        if found != _ours():  # somebody has set another one in the meantime
+        if found != _address(_handler):  # somebody has set another one in the meantime
             exchange(found)
 
 
-def _ours() -> int | None:
-    return ctypes.cast(_handler, ctypes.c_void_p).value
+def _address(handler: object) -> int | None:
+    return ctypes.cast(handler, ctypes.c_void_p).value  # type: ignore[arg-type]
 
 
 @_HANDLER

@@ -9,6 +9,8 @@ def size(webp: bytes) -> tuple[int, int] | None:
     Pillow makes room for all pixels when it opens a WebP.
     """
     kind, head = webp[12:16], webp[:30].ljust(30, b"\0")
+    if webp[8:12] != b"WEBP":
+        return None
     if kind == b"VP8X":
         return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
     if kind == b"VP8L" and head[20] == 0x2F:
