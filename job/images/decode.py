@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from job.errors import ImageError
-from job.images import floats, heif, icon, jpeg, jpeg2000, libtiff, pillow, png_chunks, tiff, webp
+from job.images import floats, icon, jpeg, jpeg2000, libtiff, pillow, png_chunks, tiff, webp
 from job.images.pillow import FORMATS, Image, ImageOps, UnidentifiedImageError
 from job.images.reasons import (
     is_heif,
@@ -21,7 +21,6 @@ from job.images.reasons import (
 from job.images.tiff_page import first_page
 from job.limits import DEFAULT_PIXEL_LIMIT
 from job.storage.packing import inflated, is_gzip
-
 
 # What gzip may unpack to, for every pixel allowed, and how often it may be around a file.
 _GZIP_BYTES_PER_PIXEL = 4
@@ -106,6 +105,8 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
     except UnidentifiedImageError:
         if not is_heif(data):
             raise
+        from job.images import heif  # with libheif, when the first of them comes
+
         return heif.load(data, pixel_limit), 1
     refuse_oversized(image.size, pixel_limit)
     if image.format == "JPEG2000":

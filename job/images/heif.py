@@ -1,10 +1,19 @@
 """HEIF: pictures of phones, by libheif."""
 
+import importlib
 import io
+import sys
+from typing import Any
 
-from job.images import pillow
-from job.images.pillow import Image
+from job.images.pillow import Image, loaded_again
 from job.images.reasons import not_identified, refuse_oversized
+
+# A copy, for pillow_heif keeps its settings in module variables as Pillow does.
+_name = loaded_again("pillow_heif")
+_library: Any = sys.modules[_name]
+_options: Any = importlib.import_module(f"{_name}.options")
+_options.THUMBNAILS = _options.DEPTH_IMAGES = _options.AUX_IMAGES = False
+_options.DECODE_THREADS = 1
 
 
 def load(data: bytes, pixel_limit: int) -> Image.Image:
@@ -14,9 +23,8 @@ def load(data: bytes, pixel_limit: int) -> Image.Image:
         ImageError: its header is damaged, or it is too large.
         OSError, ValueError, RuntimeError, EOFError: its pixels are damaged.
     """
-    library = pillow.heif()
     try:
-        file = library.HeifFile(
+        file = _library.HeifFile(
             io.BytesIO(data), convert_hdr_to_8bit=True, hdr_to_16bit=True, remove_stride=False
         )
         picture = file[file.primary_index]
@@ -26,6 +34,6 @@ def load(data: bytes, pixel_limit: int) -> Image.Image:
     pixels = picture.data  # decoding may correct the size
     image = Image.frombytes(picture.mode, picture.size, pixels, "raw", picture.mode, picture.stride)
     # libheif has turned it already, as phones write the turn twice.
-    library.set_orientation(picture.info)
+    _library.set_orientation(picture.info)
     image.info = picture.info
     return image

@@ -4,16 +4,15 @@ Pillow keeps its limits in module variables (``Image.MAX_IMAGE_PIXELS``,
 ``ImageFile.LOAD_TRUNCATED_IMAGES``, ``AvifImagePlugin.DEFAULT_MAX_THREADS``), and has no other way
 to set them. They belong to the program that uses this library: it may have changed them, and other
 threads of it may decode at this moment. So the modules are loaded a second time, under a name of
-their own; the compiled code, which has no settings, is shared. pillow_heif is loaded likewise.
+their own; the compiled code, which has no settings, is shared.
 """
 
 import importlib
 import importlib.util
 import logging
 import sys
-from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import PIL.Image
 
@@ -27,7 +26,7 @@ _PLUGINS = (
 _COMPILED = ("_imaging", "_imagingcms", "_webp", "_avif")
 
 
-def _loaded_again(package: str, compiled: tuple[str, ...] = ()) -> str:
+def loaded_again(package: str, compiled: tuple[str, ...] = ()) -> str:
     """Load a package once more; gives the name that the copy has.
 
     Args:
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
     from PIL.BmpImagePlugin import DibImageFile
 else:
-    _name = _loaded_again("PIL", _COMPILED)
+    _name = loaded_again("PIL", _COMPILED)
     # Remarks on files: the ImageError says it already.
     logging.getLogger(_name).setLevel(logging.CRITICAL)
     UnidentifiedImageError = sys.modules[_name].UnidentifiedImageError
@@ -83,13 +82,3 @@ FORMATS = tuple(name for name in _SAFE_FORMATS if name in Image.OPEN)
 def shared(image: Image.Image) -> PIL.Image.Image:
     """The same pixels as an image of the Pillow that everyone uses."""
     return PIL.Image.Image()._new(image.im)
-
-
-@cache
-def heif() -> Any:
-    """The copy of pillow_heif, which is loaded when the first HEIC comes."""
-    name = _loaded_again("pillow_heif")
-    options: Any = importlib.import_module(f"{name}.options")
-    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
-    options.DECODE_THREADS = 1
-    return sys.modules[name]
