@@ -59,7 +59,9 @@ else:
     _name = loaded_again("PIL", _COMPILED)
     # Remarks on files: the ImageError says it already.
     logging.getLogger(_name).setLevel(logging.CRITICAL)
-    UnidentifiedImageError = sys.modules[_name].UnidentifiedImageError
+    # Whoever catches it has it from Pillow itself.
+    UnidentifiedImageError = PIL.UnidentifiedImageError
+    sys.modules[_name].UnidentifiedImageError = UnidentifiedImageError
     Image = importlib.import_module(f"{_name}.Image")
     ImageOps = importlib.import_module(f"{_name}.ImageOps")
     _plugins = [importlib.import_module(f"{_name}.{plugin}ImagePlugin") for plugin in _PLUGINS]

@@ -20,7 +20,7 @@ import pytest
 from PIL import AvifImagePlugin, GifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from job.errors import ImageError
-from job.images import decode, libtiff, webp
+from job.images import decode, libtiff, png_chunks, webp
 from tests import hostile
 from tests.hostile import originals, saved, scene
 
@@ -245,6 +245,11 @@ def test_a_fresh_process_is_left_as_it_was() -> None:
 def test_a_decoded_picture_is_one_of_the_pillow_that_everyone_uses() -> None:
     for data in originals().values():
         assert type(decode.decode(data)) is PIL.Image.Image
+
+
+def test_what_is_no_png_raises_the_error_that_pillow_has_for_it() -> None:
+    with pytest.raises(PIL.UnidentifiedImageError):
+        png_chunks.load(b"no picture", SMALL)
 
 
 # libtiff's handler of errors
