@@ -5,15 +5,9 @@ import zlib
 from collections.abc import Iterator
 
 from job.errors import ImageError
-<<<<<<< HEAD
-from job.images.reasons import too_large
-from job.kernels.png import SIGNATURE
-=======
 from job.images.pillow import Image
 from job.images.reasons import refuse_oversized
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
->>>>>>> 7e40e64 (Decoding leaves Pillow's settings, warnings and libtiff's handler as the program has them)
+from job.kernels.png import SIGNATURE
 
 # Far above what programs write, far below what takes minutes: Pillow parses each in Python.
 _MOST_CHUNKS = 100_000
