@@ -1,56 +1,33 @@
 """Bytes of an image file → an upright RGB array, or the reason why not."""
 
-import ctypes
-import ctypes.util
 import io
-import logging
 import re
-import struct
-import warnings
 import zlib
-from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import PIL
-from PIL import ExifTags, IcoImagePlugin, Image, ImageFile, UnidentifiedImageError
+import PIL.Image
 
 from job.errors import ImageError
-from job.images import floats, jpeg, jpeg2000, png_chunks, tiff
-from job.images.reasons import is_heif, may_be_an_image, not_identified, reason, too_large
+from job.images import floats, icon, jpeg, jpeg2000, libtiff, pillow, png_chunks, tiff, webp
+from job.images.pillow import FORMATS, Image, ImageOps, UnidentifiedImageError
+from job.images.reasons import (
+    is_heif,
+    may_be_an_image,
+    not_identified,
+    reason,
+    refuse_oversized,
+)
 from job.images.tiff_page import first_page
 from job.limits import DEFAULT_PIXEL_LIMIT
 from job.storage.packing import inflated, is_gzip
-
-# Formats that Pillow decodes by itself, without starting another program (EPS would).
-_SAFE_FORMATS = (
-    *("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "ICO", "TGA"),
-)
 
 # What gzip may unpack to, for every pixel allowed, and how often it may be around a file.
 _GZIP_BYTES_PER_PIXEL = 4
 _GZIP_LAYERS = 2
 
-_ICON = b"\0\0\1\0"
 
-# What an EXIF orientation asks for.
-_TURNS: Mapping[object, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# Pillow logs remarks on files, and the ImageError says it already.
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
-
-
-def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Image:
+def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> PIL.Image.Image:
     """Decode the first frame of an image file to RGB, turned upright by its EXIF orientation.
 
     Alpha is dropped (colours stay as stored), palettes are looked up, CMYK is converted, samples of
@@ -70,7 +47,7 @@ def decode(data: bytes, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT) -> Image.Imag
 
 def decode_reduced(
     data: bytes, side: int | None, *, pixel_limit: int = DEFAULT_PIXEL_LIMIT
-) -> tuple[Image.Image, int]:
+) -> tuple[PIL.Image.Image, int]:
     """As :func:`decode`, but a large JPEG at a half, a quarter or an eighth of its size.
 
     libjpeg then leaves out what resizing would average away: faster, and other pixels. Only what
@@ -91,41 +68,20 @@ def decode_reduced(
         data = _unpacked(data, pixel_limit) if is_gzip(data) else data
     if not data:
         raise ImageError("empty", "the object is empty (0 bytes)")
-    # A truncated file must not be padded with grey, whatever another library has set.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    # Our own limit stands in for Pillow's, which only warns at first; but an icon is decoded, and
-    # room is made for a WebP, when they are opened.
-    opened_at_once = data.startswith((_ICON, b"RIFF"))
-    Image.MAX_IMAGE_PIXELS = pixel_limit if opened_at_once else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image, divisor = _loaded(data, pixel_limit, side)
-            return _to_rgb(_upright(image)), divisor
-        except ImageError:
-            raise
-        except UnidentifiedImageError:
-            raise not_identified(data) from None
-        except Exception as error:  # Pillow's plugins raise whatever their parsing ran into
-            raise reason(error, data, pixel_limit) from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = None
+    try:
+        image, divisor = _loaded(data, pixel_limit, side)
+        return pillow.shared(_to_rgb(_upright(image))), divisor
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise not_identified(data) from None
+    except Exception as error:  # Pillow's plugins raise whatever their parsing ran into
+        raise reason(error, data) from error
 
 
-def to_array(image: Image.Image) -> np.ndarray:
+def to_array(image: PIL.Image.Image) -> np.ndarray:
     """The pixels of an RGB image, (height, width, 3) uint8."""
     return np.asarray(image, np.uint8)
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    """The safe formats that this build of Pillow has."""
-    from PIL import AvifImagePlugin
-
-    Image.init()
-    # One task has one CPU; by default every AVIF would start a thread on each.
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    return tuple(name for name in _SAFE_FORMATS if name in Image.OPEN)
 
 
 def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Image, int]:
@@ -134,16 +90,25 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
         return _jpeg(data, pixel_limit, side)
     if data.startswith(b"\x89PNG"):
         return png_chunks.load(data, pixel_limit), 1
-    if data.startswith(_ICON) and (png := _png_within(data)):
+    if data.startswith(icon.SIGNATURE) and (png := icon.png_within(data, pixel_limit)):
         return png_chunks.load(png, pixel_limit), 1
     if data.startswith((b"II", b"MM")):
-        _quieten_libtiff()
-        return _tiff(data, pixel_limit), 1
+        with libtiff.quiet():
+            return _tiff(data, pixel_limit), 1
+    if data.startswith(b"RIFF") and (size := webp.size(data)):
+        refuse_oversized(size, pixel_limit)
     if data.startswith((b"P1", b"P2", b"P3")):
         # Pillow copies a megabyte for every comment.
         data = re.sub(rb"#[^\r\n]*", b"", data)
-    image = Image.open(io.BytesIO(data), formats=_heif_formats() if is_heif(data) else _formats())
-    _refuse_oversized(image.size, pixel_limit)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if not is_heif(data):
+            raise
+        from job.images import heif  # with libheif, when the first of them comes
+
+        return heif.load(data, pixel_limit), 1
+    refuse_oversized(image.size, pixel_limit)
     if image.format == "JPEG2000":
         jpeg2000.refuse_lying_codestream(data, pixel_limit)
         return jpeg2000.load(image, data), 1
@@ -154,19 +119,10 @@ def _loaded(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Imag
 def _jpeg(data: bytes, pixel_limit: int, side: int | None) -> tuple[Image.Image, int]:
     head = jpeg.header(data)
     jpeg.refuse_other_sorts(head)
-    image = Image.open(io.BytesIO(data), formats=_formats())
-    _refuse_oversized(image.size, pixel_limit)
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    refuse_oversized(image.size, pixel_limit)
     divisor = _divisor(image, data, side)
     return jpeg.load(image, head, data, divisor), divisor
-
-
-def _png_within(icon: bytes) -> bytes | None:
-    """The largest picture of an icon, if it is a PNG."""
-    with suppress(struct.error, IndexError):  # of what its decoder tells, too
-        offset = IcoImagePlugin.IcoFile(io.BytesIO(icon)).entry[0].offset
-        if icon.startswith(png_chunks.SIGNATURE, offset):
-            return icon[offset:]
-    return None
 
 
 def _tiff(data: bytes, pixel_limit: int) -> Image.Image:
@@ -174,11 +130,11 @@ def _tiff(data: bytes, pixel_limit: int) -> Image.Image:
     if page is not None and not tiff.suits_pillow(page):
         return tiff.decode(data, page, pixel_limit)
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
-        _refuse_oversized(image.size, pixel_limit)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        refuse_oversized(image.size, pixel_limit)
         if image.format == "TIFF":
             tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))  # type: ignore[attr-defined]
-            _refuse_oversized(tile, pixel_limit, "a tile of ")
+            refuse_oversized(tile, pixel_limit, "a tile of ")
             if page is not None:
                 tiff.refuse_lost_parts(data, page, pixel_limit)
         image.load()
@@ -190,18 +146,6 @@ def _tiff(data: bytes, pixel_limit: int) -> Image.Image:
         if unsupported is None:
             raise
         raise unsupported from None
-
-
-def _heif_formats() -> tuple[str, ...]:
-    """With HEIF, which another library adds to Pillow when the first of them comes."""
-    formats = _formats()
-    if "HEIF" not in Image.OPEN:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener(
-            thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
-        )
-    return (*formats, "HEIF")
 
 
 def _unpacked(data: bytes, pixel_limit: int) -> bytes:
@@ -236,34 +180,18 @@ def _divisor(image: Image.Image, data: bytes, side: int | None) -> int:
     return next(fitting, 1)
 
 
-def _refuse_oversized(size: tuple[int, int], pixel_limit: int, what: str = "") -> None:
-    width, height = size
-    if width * height > pixel_limit:
-        raise too_large(f"{what}{width}×{height} is {width * height:,} pixels", pixel_limit)
-
-
-@cache
-def _quieten_libtiff() -> None:
-    """Keep libtiff from writing to standard error what it finds wrong; Pillow lets it."""
-    home = Path(PIL.__file__).parent
-    bundles = (home.parent / "pillow.libs", home / ".dylibs")
-    bundled = [str(path) for bundle in bundles for path in bundle.glob("libtiff*")]
-    for library in bundled or [ctypes.util.find_library("tiff") or "libtiff"]:
-        with suppress(OSError, AttributeError):
-            quieten = ctypes.CDLL(library).TIFFSetErrorHandler
-            quieten.argtypes, quieten.restype = [ctypes.c_void_p], ctypes.c_void_p
-            quieten(None)
-
-
 # Any mode, upright, to RGB
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        # In place: the pixels are turned before EXIF is written anew, which may go wrong.
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
     except Exception:  # a broken EXIF block is no reason to lose the picture
-        return image
-    return image if turn is None else image.transpose(turn)
+        pass
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

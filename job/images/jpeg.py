@@ -11,10 +11,10 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from job.errors import ImageError
 from job.images import restart_markers
+from job.images.pillow import Image
 from job.images.restart_markers import BROKEN, END, LEFT_OVER, LOSS, OTHER
 from job.wording import counted
 

@@ -7,10 +7,10 @@ a colour another; and a colour that a palette has twice it counts once.
 import struct
 
 import numpy as np
-from PIL import Image
 
 from job.errors import ImageError
-from job.images.reasons import too_large
+from job.images.pillow import Image
+from job.images.reasons import refuse_oversized
 
 # Every tile costs the decoder kilobytes before its first byte is read.
 _MOST_TILES = 16_384
@@ -27,9 +27,7 @@ def refuse_lying_codestream(data: bytes, pixel_limit: int) -> None:
         right, bottom, left, top, width, height, first_x, first_y, components = struct.unpack(
             ">8IH", fields
         )
-        if (right - left) * (bottom - top) > pixel_limit:
-            pixels = (right - left) * (bottom - top)
-            raise too_large(f"{right - left}×{bottom - top} is {pixels:,} pixels", pixel_limit)
+        refuse_oversized((right - left, bottom - top), pixel_limit)
         across = -(-(right - first_x) // max(width, 1))
         down = -(-(bottom - first_y) // max(height, 1))
         if across * down > _MOST_TILES or components > 4:

@@ -1,12 +1,13 @@
 """Map PNG: the class ids of a PNG, one of ours or an annotation."""
 
-import warnings
-
 import numpy as np
-from PIL import Image
 
 from job.errors import ImageError
 from job.images import png_chunks
+from job.images.pillow import Image
+
+# As many as Pillow, left alone, takes for a picture and not for a bomb.
+_MOST_PIXELS = 178_956_970
 
 
 def decode_map(png: bytes) -> np.ndarray:
@@ -16,9 +17,7 @@ def decode_map(png: bytes) -> np.ndarray:
         ValueError: the PNG holds colours, not one id per pixel; it lacks rows, or is damaged.
         OSError: the bytes are not an image, or are cut short.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _loaded(png)
+    image = _loaded(png)
     if image.mode not in ("1", "P", "L", "I;16"):
         raise ValueError(
             f"a PNG of mode {image.mode} is not a map of class ids; "
@@ -30,8 +29,8 @@ def decode_map(png: bytes) -> np.ndarray:
 def _loaded(png: bytes) -> Image.Image:
     # Nothing but PNG: for other formats Pillow may start other programs.
     try:
-        return png_chunks.load(png)
+        return png_chunks.load(png, _MOST_PIXELS)
     except ImageError as error:
+        if error.kind == "too_large":
+            raise ValueError(f"the PNG is too large to be a map: {error.message}") from error
         raise ValueError(error.message) from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"the PNG is too large to be a map: {error}") from error

@@ -4,10 +4,9 @@ import io
 import zlib
 from collections.abc import Iterator
 
-from PIL import Image
-
 from job.errors import ImageError
-from job.images.reasons import too_large
+from job.images.pillow import Image
+from job.images.reasons import refuse_oversized
 from job.kernels.png import SIGNATURE
 
 # Far above what programs write, far below what takes minutes: Pillow parses each in Python.
@@ -21,12 +20,12 @@ _PASSES = (
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def load(png: bytes, pixel_limit: int | None = None) -> Image.Image:
+def load(png: bytes, pixel_limit: int) -> Image.Image:
     """The picture, as Pillow has it; what is wrong with chunks that it does not need costs nothing.
 
     Args:
         png: the whole file.
-        pixel_limit: the most pixels to decode; None for Pillow's own limit.
+        pixel_limit: the most pixels to decode.
 
     Raises:
         ImageError: it is too large, lacks rows, is damaged, or has more chunks than any program
@@ -39,9 +38,7 @@ def load(png: bytes, pixel_limit: int | None = None) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(png), formats=("PNG",))
         opened = True
-        if pixel_limit is not None and image.width * image.height > pixel_limit:
-            size = f"{image.width}×{image.height}"
-            raise too_large(f"{size} is {image.width * image.height:,} pixels", pixel_limit)
+        refuse_oversized(image.size, pixel_limit)
         image.load()
     except ImageError:
         raise

@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from PIL import Image
-
 from job.errors import ImageError
 
 _HEIF_BRANDS = (
@@ -140,12 +138,8 @@ def _is_cut_short(data: bytes) -> bool:
     return end > len(data)
 
 
-def reason(error: Exception, data: bytes, pixel_limit: int) -> ImageError:
+def reason(error: Exception, data: bytes) -> ImageError:
     """Of a file that its decoder gave up on, from what Pillow raised."""
-    if isinstance(error, Image.DecompressionBombError):
-        claimed = re.search(r"\d+", str(error))
-        pixels = f"{int(claimed[0]):,}" if claimed else "too many"
-        return too_large(f"{pixels} pixels", pixel_limit)
     text = _own_words(error)
     lowered = text.lower()
     if isinstance(error, MemoryError) or "out of memory" in lowered:
@@ -172,10 +166,16 @@ def _is_plain(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable() and not set(text) & set("<>[]\\")
 
 
-def too_large(what: str, pixel_limit: int) -> ImageError:
-    """Of an image, or a part of one, with more pixels than allowed."""
-    return ImageError(
-        "too_large",
-        f"{what}, over the limit of {pixel_limit:,}; raise --pixel-limit if such images are"
-        " expected",
-    )
+def refuse_oversized(size: tuple[int, int], pixel_limit: int, what: str = "") -> None:
+    """Refuse an image, or a part of one, with more pixels than allowed.
+
+    Raises:
+        ImageError: it has.
+    """
+    width, height = size
+    if width * height > pixel_limit:
+        raise ImageError(
+            "too_large",
+            f"{what}{width}×{height} is {width * height:,} pixels, over the limit of"
+            f" {pixel_limit:,}; raise --pixel-limit if such images are expected",
+        )

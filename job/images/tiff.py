@@ -9,11 +9,11 @@ import lzma
 import zlib
 
 import numpy as np
-from PIL import Image
 
 from job.errors import ImageError
-from job.images import floats, jpeg
-from job.images.reasons import too_large
+from job.images import floats, jpeg, webp
+from job.images.pillow import Image
+from job.images.reasons import refuse_oversized
 from job.images.tiff_page import BLACK_IS_ZERO, FLOAT, INT, NO_COMPRESSION, UINT, Page
 
 _MOST_BANDS = 64
@@ -147,9 +147,8 @@ def _stored_type(of: Page) -> type[np.unsignedinteger]:
 
 def _refuse_by_header(of: Page, pixel_limit: int) -> None:
     across, down = of.segment_size
-    for what, width, height in (("", of.width, of.height), ("a tile of ", across, down)):
-        if width * height > pixel_limit:
-            raise too_large(f"{what}{width}×{height} is {width * height:,} pixels", pixel_limit)
+    refuse_oversized((of.width, of.height), pixel_limit)
+    refuse_oversized((across, down), pixel_limit, "a tile of ")
     if min(of.width, of.height, across, down) <= 0:
         raise ImageError("corrupt", "the file is damaged (a picture without pixels)")
     if not 1 <= of.bands <= _MOST_BANDS or of.bits not in range(1, 65):
@@ -287,7 +286,7 @@ def _samples(packed: bytes, width: int, height: int, of: Page, pixel_limit: int)
     """One strip or tile, (height, width, bands)."""
     bands = 1 if of.is_planar else of.bands
     if of.compression == _WEBP:
-        return _webp(packed, width, height, of, pixel_limit)
+        return _webp(packed, width, height, of)
     if of.compression == _JPEG:
         return _jpeg(packed, width, height, of, pixel_limit)
     per_row = _row_bytes(of)
@@ -347,10 +346,11 @@ def _unpacked(packed: bytes, size: int, compression: int) -> bytes:
     return packed
 
 
-def _webp(packed: bytes, width: int, height: int, of: Page, pixel_limit: int) -> np.ndarray:
+def _webp(packed: bytes, width: int, height: int, of: Page) -> np.ndarray:
     if of.bits != 8 or of.sample_format != UINT or of.is_planar:
         raise _cannot(of)
-    Image.MAX_IMAGE_PIXELS = pixel_limit  # room is made for a WebP when it is opened
+    if webp.size(packed) not in (None, (width, height)):
+        raise ImageError("corrupt", "the file is damaged (a part is of another size)")
     with Image.open(io.BytesIO(packed), formats=("WEBP",)) as image:
         if image.size != (width, height):
             raise ImageError("corrupt", "the file is damaged (a part is of another size)")

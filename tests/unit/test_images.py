@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 import subprocess
 import sys
 import time
@@ -159,6 +160,31 @@ def test_an_orientation_that_does_not_exist_changes_nothing(orientation: int) ->
 def test_a_broken_exif_block_does_not_lose_the_picture(exif: bytes) -> None:
     image = Image.new("RGB", (16, 8), RED)
     assert decode(saved(image, "JPEG", exif=exif)).size == (16, 8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "MPO"])
+def test_a_turn_counts_though_the_rest_of_exif_is_broken(kind: str) -> None:
+    """Of this block Pillow reads the turn, and fails to write it anew: the address is negative."""
+    entries = struct.pack("<HHIi", 0x0112, 3, 1, 6) + struct.pack("<HHIi", 0x8769, 9, 1, -5)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + entries + bytes(4)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    plain = decode(saved(scene(20, 30), kind, **options))
+    turned = plain.transpose(Image.Transpose.ROTATE_270)
+    found = decode(saved(scene(20, 30), kind, exif=exif, **options))
+    assert np.array_equal(to_array(found), np.asarray(turned))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "AVIF", "PNG", "TIFF", "WEBP"])
+def test_pictures_of_any_format_are_turned_as_pillow_turns_them(
+    kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(scene(20, 30), kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert np.array_equal(to_array(decode(data)), np.asarray(expected))
 
 
 @needs_photos
@@ -556,9 +582,11 @@ def test_pictures_are_turned_as_pillow_turns_them(orientation: int) -> None:
     assert np.array_equal(to_array(decode(data)), np.asarray(expected))
 
 
-def test_padding_is_refused_whatever_another_library_has_set() -> None:
+def test_padding_is_refused_whatever_another_library_has_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = saved(scene(200, 300), "JPEG")
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     assert error_of(data[: len(data) // 2]).kind == "truncated"
 
 
