@@ -24,7 +24,8 @@ from job.rows import Fault, Listed, failure
 from job.storage.location import Location, StorageOptions
 from job.wording import counted
 
-# Pillow's limits are the whole process's: threads that load different batches take turns.
+# A worker has one core: of two images that are decoded at once each would take as long as both, by
+# its timeout as well, and need their memory together.
 _decoding = threading.Lock()
 
 
