@@ -36,11 +36,11 @@ def main() -> None:
         write_images(source, arguments.done + LEFT)
         write_model(model)
         freeze(str(source), locate(str(output)), {})
-        (output / "checkpoint").mkdir()
+        (output / "commits").mkdir()
         ids = np.random.default_rng(0).permutation(arguments.done)
         for number, start in enumerate(range(0, arguments.done, arguments.per_file)):
             table = pa.table({"id": np.sort(ids[start : start + arguments.per_file])})
-            pq.write_table(table, output / "checkpoint" / f"earlier-{number:06d}.parquet")
+            pq.write_table(table, output / "commits" / f"earlier-{number:06d}.parquet")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         lines: list[tuple[float, str]] = []
         started = time.monotonic()

@@ -18,6 +18,7 @@ import yaml
 from job import schema
 from job.errors import OutputConflictError, StorageError
 from job.models.labels import distinct
+from job.outputs.commits import Commits
 from job.storage.location import Location
 
 LABELS, CARD = "labels.json", "README.md"
@@ -56,7 +57,7 @@ def write_card(output: Location, names: Sequence[str], colours: np.ndarray) -> N
     labels = schema.described(names, colours)
     before = read_labels(output) if LABELS in root else None
     outdated = before is not None and before != labels
-    if outdated and (output / "checkpoint").names():
+    if outdated and Commits(output).runs():
         raise OutputConflictError(
             f"{(output / LABELS).uri} has other classes than the model: "
             f"{_difference(before or [], labels)}. Use another OUTPUT; or, if the file was edited,"

@@ -319,11 +319,10 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
     Raises:
         OutputConflictError: naming what differs from the runs before, and the way out.
     """
-    commits = (output / "checkpoint").names()
-    if not commits:
+    runs = Commits(output).runs()
+    if not runs:
         return settings  # earlier runs have left nothing to mix with
-    run_id = min(commits).rpartition("-")[0]
-    made = [file for file in _files(output) if file.path.endswith(f"/{run_id}.json")]
+    made = [file for file in _files(output) if file.name == f"{runs[0]}.json"]
     for earlier in map(_read_one, made or _files(output)[:1]):
         before = {**_UNSAID, **earlier["settings"]}
         settings = {

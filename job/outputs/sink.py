@@ -25,6 +25,7 @@ from job.cluster.metrics import StageTimer
 from job.cluster.ray_internals import CheckpointManager, FileDatasink
 from job.cluster.tracker import Tracker
 from job.errors import JobError, OutputConflictError, StorageError, causes
+from job.outputs import commits
 from job.outputs.lock import is_held
 from job.storage.location import REFUSALS, Location, explain
 
@@ -169,7 +170,7 @@ def committing(output: Location) -> Iterator[None]:
     """
     records = CheckpointConfig(
         id_column="id",
-        checkpoint_path=(output / "checkpoint").path,
+        checkpoint_path=(output / commits.FOLDER).path,
         override_filesystem=output.arrow,
         delete_checkpoint_on_success=False,
         checkpoint_manager_cls=_AlreadyDropped,

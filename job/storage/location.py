@@ -68,6 +68,11 @@ class Location:
         return isinstance(self.fs, LocalFileSystem)
 
     @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return posixpath.basename(self.path)
+
+    @property
     def uri(self) -> str:
         """What a person or another tool opens: a plain path when local, ``s3://…`` otherwise."""
         if self.root:

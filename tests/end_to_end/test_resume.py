@@ -44,7 +44,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def commits(output: Path) -> set[str]:
     """The names of the tasks that are committed."""
-    files = (output / "checkpoint").glob("*.parquet")
+    files = (output / "commits").glob("*.parquet")
     return {file.stem for file in files if not file.stem.endswith(".pending")}
 
 
@@ -90,7 +90,7 @@ def moments(count: int, dice: random.Random, output: Path) -> Iterator[Callable[
             at = time.monotonic() + dice.uniform(1, 12)
             yield partial(past, at)
         elif number % 4 == 2:
-            yield lambda: any(output.glob("checkpoint/*.pending.parquet"))
+            yield lambda: any(output.glob("commits/*.pending.parquet"))
         else:
             yield partial(committed_at_least, len(commits(output)) + dice.randint(1, 3), output)
 

@@ -209,7 +209,7 @@ def test_job_that_is_stopped_keeps_what_it_has_and_says_so(
 
 def committed(output: Path) -> Iterator[int]:
     """The ids in the commit records of an OUTPUT."""
-    for path in (output / "checkpoint").glob("*.parquet"):
+    for path in (output / "commits").glob("*.parquet"):
         if ".pending" not in path.name:
             yield from pq.read_table(path)["id"].to_pylist()
 

@@ -14,7 +14,7 @@ from tests.outputs import manifest, rows
 KEYS = [
     *("../../up.jpg", "a/../../up.jpg", "./here.jpg", "a...jpg", "a/.../b.jpg"),
     *("a//b.jpg", "/rooted.jpg", "..%2f..%2fup.jpg", "a/%2e%2e/b.jpg"),
-    *("~/home.jpg", "file:///tmp/x.jpg", "maps/x.jpg", "checkpoint/x.pending.parquet.jpg"),
+    *("~/home.jpg", "file:///tmp/x.jpg", "maps/x.jpg", "commits/x.pending.parquet.jpg"),
     *("a\\..\\up.jpg", "\x1b[2J.jpg", "$(touch x).jpg", "`touch x`.jpg", "x;y|z.jpg"),
 ]
 
@@ -35,7 +35,7 @@ def test_no_key_leads_to_a_file_outside_output(s3: S3, model_dir: Path, tmp_path
     pipeline.run(config)
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(path.is_relative_to(place) for path in found)
-    expected = {"README.md", "labels.json", "checkpoint", "errors", "manifest", "maps", "runs"}
+    expected = {"README.md", "labels.json", "commits", "errors", "manifest", "maps", "runs"}
     assert {path.relative_to(place).parts[0] for path in found} <= expected
     listed = {row["uri"] for row in manifest(place)}
     assert listed == {f"s3://bucket/rooted/{key}" for key in KEYS}

@@ -48,7 +48,7 @@ def test_rows_are_split_between_maps_and_errors(written: tuple[Location, Any]) -
 def test_every_written_id_is_committed(written: tuple[Location, Any]) -> None:
     output, _ = written
     assert Commits(output).done().tolist() == list(range(12))
-    assert not [name for name in (output / "checkpoint").names() if ".pending" in name]
+    assert not [name for name in (output / "commits").names() if ".pending" in name]
     assert Commits(output).recover() == 0
 
 
@@ -56,7 +56,7 @@ def test_files_bear_the_run_and_the_records_bear_their_names(written: tuple[Loca
     output, _ = written
     maps, errors = (output / "maps").names(), (output / "errors").names()
     assert all(name.startswith("run-1-") and name.endswith(".parquet") for name in maps + errors)
-    assert set(maps + errors) == set((output / "checkpoint").names())
+    assert set(maps + errors) == set((output / "commits").names())
     assert len(maps) == 3, "four rows to a file, of blocks of two"
 
 

@@ -72,11 +72,11 @@ def test_lost_data_file_is_a_committed_image_without_a_row(output: Location) -> 
 
 
 def test_lost_commit_record_leaves_rows_that_were_never_committed(output: Location) -> None:
-    some_file(output, "checkpoint").unlink()
+    some_file(output, "commits").unlink()
     assert "rows that were never committed" in verification.verify(output).problems
 
 
-@pytest.mark.parametrize("folder", ["maps", "checkpoint"])
+@pytest.mark.parametrize("folder", ["maps", "commits"])
 def test_unreadable_file_is_named_once(output: Location, folder: str) -> None:
     file = some_file(output, folder)
     file.write_bytes(file.read_bytes()[:100])

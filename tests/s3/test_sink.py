@@ -8,7 +8,7 @@ from tests.unit.test_sink import MAPS, PENDING, leave
 
 def test_recovery_works_on_s3_as_well(s3: S3) -> None:
     place = locate("s3://bucket/recovered")
-    leave(place, PENDING, MAPS, "checkpoint/run-000001.parquet", "maps/run-000001.parquet")
+    leave(place, PENDING, MAPS, "commits/run-000001.parquet", "maps/run-000001.parquet")
     assert Commits(place).recover() == 1
-    assert (place / "maps").names() == (place / "checkpoint").names() == ["run-000001.parquet"]
+    assert (place / "maps").names() == (place / "commits").names() == ["run-000001.parquet"]
     assert Commits(place).done().tolist() == [1, 2]

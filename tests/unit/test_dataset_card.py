@@ -73,7 +73,7 @@ def write_maps(output: Location, count: int = 3, of: pa.Schema | None = None) ->
 
 
 def commit(output: Location, ids: list[int]) -> None:
-    file = output / "checkpoint" / "20261101T000000-abcd-000000.parquet"
+    file = output / "commits" / "20261101T000000-abcd-000000.parquet"
     table = pa.table({"id": pa.array(ids, pa.int64())})
     file.write_bytes(_parquet(table))
 

@@ -75,7 +75,7 @@ def test_no_receipts_is_an_output_for_any_model(output: Location) -> None:
 
 def leave_a_commit(output: Location) -> None:
     """As a run does that has made a map."""
-    (output / "checkpoint" / "run-1-000000.parquet").write_bytes(b"")
+    (output / "commits" / "run-1-000000.parquet").write_bytes(b"")
 
 
 def test_a_run_that_has_made_nothing_binds_nobody(output: Location) -> None:
@@ -189,7 +189,7 @@ def test_a_checkpoint_tells_the_receipt_where_it_came_from(
 def commit(output: Location, task: int, ids: list[int], *kinds: str) -> None:
     """As a write task does: its record, and a row for each of the ids that failed."""
     name = f"run-1-{task:06d}"
-    (output / "checkpoint" / f"{name}.parquet").write_bytes(parquet(id=ids))
+    (output / "commits" / f"{name}.parquet").write_bytes(parquet(id=ids))
     if kinds:
         (output / "errors" / f"{name}.parquet").write_bytes(
             parquet(error_type=list(kinds), message=["why"] * len(kinds), uri=["a"] * len(kinds))
@@ -207,7 +207,7 @@ def test_the_next_run_puts_right_what_a_killed_one_has_left(output: Location, st
     replace(started(), status=status, maps=1).write(output)
     replace(started(run_id="run-0"), status="finished", ended="then", maps=7).write(output)
     commit(output, 0, [1, 2, 3], "empty")
-    (output / "checkpoint" / "run-10-000000.parquet").write_bytes(parquet(id=[9]))
+    (output / "commits" / "run-10-000000.parquet").write_bytes(parquet(id=[9]))
     (output / "runs" / "damaged.json").write_bytes(b"{")
     receipts.settle(output)
     found = written(output)

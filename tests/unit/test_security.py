@@ -291,7 +291,8 @@ READERS: dict[str, Callable[[Location, Path], object]] = {
         ("maps", "rows"),
         ("errors", "verify"),
         ("errors", "open errors"),
-        ("checkpoint", "verify"),
+        ("commits", "verify"),
+        ("commits", "done"),
         ("checkpoint", "done"),
     ],
 )
@@ -319,7 +320,7 @@ def test_a_receipt_that_makes_no_sense_is_a_sentence(
     output: Location, model_dir: Path, content: bytes
 ) -> None:
     (output / "runs" / "0.json").write_bytes(content)
-    (output / "checkpoint" / "0-000000.parquet").write_bytes(b"")
+    (output / "commits" / "0-000000.parquet").write_bytes(b"")
     card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     with pytest.raises(JobError):
         receipts.check_same_maps(output, card.origin, {})

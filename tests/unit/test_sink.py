@@ -42,7 +42,7 @@ def leave(output: Location, *names: str) -> None:
         (output / name).write_bytes(ids_file([1, 2]))
 
 
-PENDING, COMMITTED = "checkpoint/run-000000.pending.parquet", "checkpoint/run-000000.parquet"
+PENDING, COMMITTED = "commits/run-000000.pending.parquet", "commits/run-000000.parquet"
 
 
 MAPS, ERRORS = "maps/run-000000.parquet", "errors/run-000000.parquet"
@@ -74,7 +74,7 @@ def test_recovery_keeps_what_was_committed_and_removes_the_rest(
 
 def test_recovery_touches_nothing_of_other_tasks_or_runs(output: Location) -> None:
     others = [
-        "checkpoint/run-000001.parquet",
+        "commits/run-000001.parquet",
         "maps/run-000001.parquet",
         "maps/run-0000000.parquet",
         "maps/other-000000.parquet",
@@ -88,10 +88,10 @@ def test_recovery_touches_nothing_of_other_tasks_or_runs(output: Location) -> No
 
 
 def test_done_ids_are_sorted_and_single(output: Location) -> None:
-    (output / "checkpoint" / "a.parquet").write_bytes(ids_file([5, 1, 3]))
-    (output / "checkpoint" / "b.parquet").write_bytes(ids_file([2, 3]))
-    (output / "checkpoint" / "c.pending.parquet").write_bytes(ids_file([9]))
-    (output / "checkpoint" / "notes.txt").write_bytes(b"")
+    (output / "commits" / "a.parquet").write_bytes(ids_file([5, 1, 3]))
+    (output / "commits" / "b.parquet").write_bytes(ids_file([2, 3]))
+    (output / "commits" / "c.pending.parquet").write_bytes(ids_file([9]))
+    (output / "commits" / "notes.txt").write_bytes(b"")
     done = Commits(output).done()
     assert done.tolist() == [1, 2, 3, 5]
     assert done.dtype == np.int64
