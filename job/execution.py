@@ -23,8 +23,8 @@ from job.models.info import ModelInfo
 from job.outputs.dataset_card import write_card, write_maps_schema
 from job.outputs.measures import Measures
 from job.outputs.palette import palette
+from job.outputs.ray_commits import committing
 from job.outputs.receipts import Receipt
-from job.outputs.sink import committing
 from job.predict.precision import choose_precision
 from job.stages import Stages
 from job.storage.location import Location

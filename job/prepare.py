@@ -14,8 +14,8 @@ from job.inputs.manifest import Manifest
 from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.models.checkpoint import Checkpoint, Origin
 from job.models.reading import start_reading
+from job.outputs import error_rows
 from job.outputs.commits import Commits
-from job.storage import parquet
 from job.storage.archives import archive_of, without_copies
 from job.storage.location import STORAGE_ERRORS, Location, StorageOptions, explain, locate
 from job.storage.refusals import kind_of
@@ -147,7 +147,7 @@ def done_ids(config: JobConfig, output: Location) -> np.ndarray:
     if config.retry_errors is None:
         return done
     only_retryable = config.retry_errors == "retryable"
-    return np.setdiff1d(done, parquet.open_errors(output, only_retryable=only_retryable))
+    return np.setdiff1d(done, error_rows.open_errors(output, only_retryable=only_retryable))
 
 
 def rows_to_do(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Table:

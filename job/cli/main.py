@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = _config_of_run(arguments)
     from job import pipeline
     from job.cli import text
-    from job.storage import parquet
+    from job.outputs import error_rows
     from job.storage.location import locate
 
     arguments.stop.hold()
@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if receipt.is_good(config.max_error_rate):
         return 0
     output = locate(config.output, config.storage_options, config.retry_policy)
-    first = parquet.first_errors(output, receipt.run_id, _NAMED)
+    first = error_rows.first_errors(output, receipt.run_id, _NAMED)
     say(f"error: {text.of_failure(receipt, config.output, config.max_error_rate, first)}")
     return 1
 

@@ -288,7 +288,7 @@ def _job(
         with _peak_memory() as memory:
             receipt = pipeline.run(config)
         same = pixels = 0
-        for table in parquet.tables(locate(str(output)), "maps", ["id", "map"]):
+        for table in parquet.tables(locate(str(output)) / "maps", ["id", "map"]):
             for row in table.to_pylist():
                 expected = reference[row["id"] % len(reference)]
                 same += int((decode_map(row["map"]["bytes"]) == expected).sum())

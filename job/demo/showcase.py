@@ -12,11 +12,11 @@ from job.config import JobConfig
 from job.demo.scenes import LABELS, write_scenes
 from job.images.decode import decode
 from job.images.map_png import decode_map
-from job.outputs.encoder import contact_sheet
 from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.results import evaluation
 from job.results.evaluation import Scores
+from job.results.pictures import contact_sheet
 from job.storage import parquet
 from job.storage.location import Location, locate
 
@@ -55,7 +55,7 @@ def show(directory: Path, say: Callable[[str], None]) -> Showcase:
 
 def _picture(output: Location, count: int = 6) -> Image.Image:
     """The scenes that show the most classes, each above its overlay."""
-    rows = [row for table in parquet.tables(output, "maps") for row in table.to_pylist()]
+    rows = [row for table in parquet.tables(output / "maps") for row in table.to_pylist()]
     rich = sorted(rows, key=lambda row: (-_richness(row), row["id"]))[:count]
     pictures = [
         (np.asarray(decode(Path(row["uri"]).read_bytes())), decode_map(row["map"]["bytes"]))

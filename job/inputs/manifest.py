@@ -1,12 +1,10 @@
 """Manifest: list the input, freeze it under OUTPUT, number every image once and for good."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from job import schema
 from job.errors import StorageError
@@ -141,7 +139,5 @@ def _read(files: tuple[Location, ...]) -> pa.Table:
 def _write_parts(place: Location, rows: pa.Table) -> None:
     for start in range(0, len(rows), _PART_ROWS):
         part = rows.slice(start, _PART_ROWS)
-        buffer = io.BytesIO()
-        pq.write_table(part, buffer, compression="zstd")
         first = part["id"][0].as_py()
-        (place / f"part-{first:012d}.parquet").write_bytes(buffer.getvalue())
+        (place / f"part-{first:012d}.parquet").write_bytes(parquet.to_bytes(part))

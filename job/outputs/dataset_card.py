@@ -5,20 +5,19 @@
 ``errors/`` each has the folder's schema, also when no image ended up there.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from job import schema
 from job.errors import OutputConflictError, StorageError
 from job.models.labels import distinct
 from job.outputs.commits import Commits
+from job.storage import parquet
 from job.storage.location import Location
 
 LABELS, CARD = "labels.json", "README.md"
@@ -71,7 +70,7 @@ def write_card(output: Location, names: Sequence[str], colours: np.ndarray) -> N
     ):
         (output / CARD).write_bytes(card(names))
     if not (output / "errors" / SCHEMA).exists():
-        (output / "errors" / SCHEMA).write_bytes(_only_schema(schema.ERRORS))
+        (output / "errors" / SCHEMA).write_bytes(parquet.schema_to_bytes(schema.ERRORS))
 
 
 def write_maps_schema(output: Location, names: Sequence[str], colours: np.ndarray) -> None:
@@ -79,7 +78,7 @@ def write_maps_schema(output: Location, names: Sequence[str], colours: np.ndarra
 
     Not before: what is in ``maps/`` while a run goes on is maps.
     """
-    file, content = output / "maps" / SCHEMA, _only_schema(schema.maps(names, colours))
+    file, content = output / "maps" / SCHEMA, parquet.schema_to_bytes(schema.maps(names, colours))
     if not file.exists() or file.read_bytes() != content:
         file.write_bytes(content)
 
@@ -146,14 +145,6 @@ def _feature(field: pa.Field, names: Sequence[str]) -> dict[str, Any]:
 def _json(labels: list[dict[str, Any]]) -> bytes:
     lines = ",\n".join(f"  {json.dumps(label, ensure_ascii=False)}" for label in labels)
     return f"[\n{lines}\n]\n".encode()
-
-
-def _only_schema(of: pa.Schema) -> bytes:
-    buffer = io.BytesIO()
-    # Without a row group: `datasets` takes the first one's rows for the size of its batches.
-    with pq.ParquetWriter(buffer, of):
-        pass
-    return buffer.getvalue()
 
 
 def _difference(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:

@@ -1,33 +1,31 @@
 """Sink: rows to maps/ and errors/, each row in exactly one of them, committed in two phases.
 
 Ray Data writes a pending record of a task's ids, then has the sink write the data, then renames
-the record (``ray.data.checkpoint``). What is here is the part in between;
-:mod:`job.outputs.commits` reads the records.
+the record (:mod:`job.outputs.ray_commits`). What is here is the part in between.
 """
 
-import contextlib
-import io
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.data.block import Block, BlockAccessor
-from ray.data.checkpoint import CheckpointConfig
 from ray.data.datasource import FilenameProvider
 
 from job import schema
-from job.cluster.data_settings import data_settings
 from job.cluster.metrics import StageTimer
-from job.cluster.ray_internals import CheckpointManager, FileDatasink
+from job.cluster.ray_internals import FileDatasink
 from job.cluster.tracker import Tracker
-from job.errors import JobError, OutputConflictError, StorageError, causes
-from job.outputs import commits
+from job.errors import OutputConflictError, StorageError
+from job.outputs.error_rows import to_error_rows
 from job.outputs.lock import is_held
-from job.storage.location import REFUSALS, Location, explain
+from job.storage import parquet
+from job.storage.location import Location
+
+# PNGs: compressing them again costs time and saves nothing.
+_DEFLATED = ("map.bytes",)
 
 
 class MapSink(FileDatasink):
@@ -83,12 +81,12 @@ class MapSink(FileDatasink):
         rows = pa.concat_tables(tables)
         good = rows["error"].is_null()
         maps = rows.filter(good).drop_columns(["error"]).cast(self._maps)
-        errors = _error_rows(rows.filter(pa.compute.invert(good)), self._run_id)
+        errors = to_error_rows(rows.filter(pa.compute.invert(good)), self._run_id)
         with timer.stage("write", len(rows)):
             for folder, part in (("maps", maps), ("errors", errors)):
                 file = self._output / folder / name
                 if len(part):
-                    file.write_bytes(_parquet(part))
+                    file.write_bytes(parquet.to_bytes(part, _DEFLATED))
                 else:
                     file.delete()  # an earlier attempt at this task may have had one
         try:
@@ -126,63 +124,3 @@ class _RunFilenames(FilenameProvider):
 
     def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
         return f"{self._run_id}-{task_index:06d}.parquet"
-
-
-def _error_rows(rows: pa.Table, run_id: str) -> pa.Table:
-    run_ids = pa.array([run_id] * len(rows), pa.string())
-    told = rows.select(["id", "uri", "error"]).flatten().append_column("run_id", run_ids)
-    return told.rename_columns(schema.ERRORS.names).cast(schema.ERRORS)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    # PNGs are deflated already; compressing them again costs time and saves nothing.
-    leaves = pq.ParquetFile(_empty_parquet(table.schema)).schema
-    paths = [leaves.column(index).path for index in range(len(leaves))]
-    compression = {path: "NONE" if path == "map.bytes" else "ZSTD" for path in paths}
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression=compression, write_statistics=True)
-    return buffer.getvalue()
-
-
-def _empty_parquet(of: pa.Schema) -> io.BytesIO:
-    buffer = io.BytesIO()
-    pq.write_table(of.empty_table(), buffer)
-    buffer.seek(0)
-    return buffer
-
-
-class _AlreadyDropped(CheckpointManager):
-    """Tells Ray that nothing is left to drop: the manifest was read without what is done."""
-
-    def load_checkpoint(
-        self, data_file_dir: str | None = None, data_file_filesystem: Any = None
-    ) -> tuple[None, int]:
-        return None, 0
-
-
-@contextlib.contextmanager
-def committing(output: Location) -> Iterator[None]:
-    """Within the context, Ray Data records the ids of what the sink has written.
-
-    Raises:
-        StorageError: OUTPUT could not be written. Images that cannot be read are rows and raise
-            nothing, so what storage raises in here is about OUTPUT.
-    """
-    records = CheckpointConfig(
-        id_column="id",
-        checkpoint_path=(output / commits.FOLDER).path,
-        override_filesystem=output.arrow,
-        delete_checkpoint_on_success=False,
-        checkpoint_manager_cls=_AlreadyDropped,
-    )
-    try:
-        with data_settings(checkpoint_config=records):
-            yield
-    except ray.exceptions.RayError as error:
-        refused = [behind for behind in causes(error) if isinstance(behind, REFUSALS)]
-        if not refused or any(isinstance(e, JobError) for e in causes(error)):
-            raise
-        raise StorageError(
-            f"OUTPUT {output.uri} cannot be written: {explain(refused[-1])}. What is committed"
-            " stays; the same command goes on once it can be written again"
-        ) from error

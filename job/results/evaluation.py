@@ -122,8 +122,8 @@ def evaluate(
 
 def _images(output: Location) -> list[str]:
     """URIs of all images, as maps have them: also of those without a map."""
-    listed = [table["uri"].to_pylist() for table in parquet.tables(output, "manifest", ["uri"])]
-    mapped = [table["uri"].to_pylist() for table in parquet.tables(output, "maps", ["uri"])]
+    listed = [table["uri"].to_pylist() for table in parquet.tables(output / "manifest", ["uri"])]
+    mapped = [table["uri"].to_pylist() for table in parquet.tables(output / "maps", ["uri"])]
     uris = [without_signature(uri) for part in listed for uri in part]
     return list(dict.fromkeys(uris + [uri for part in mapped for uri in part]))
 
@@ -138,7 +138,7 @@ def _roots(output: Location) -> list[str]:
 
 
 def _maps(output: Location) -> Iterator[dict[str, Any]]:
-    for table in parquet.tables(output, "maps", ["id", "uri", "map", "classes"]):
+    for table in parquet.tables(output / "maps", ["id", "uri", "map", "classes"]):
         yield from table.to_pylist()
 
 

@@ -1,8 +1,9 @@
-"""Artifacts: what runs have left under an OUTPUT, read back file by file."""
+"""Parquet: files of rows in any storage, read and written whole."""
 
+import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -10,31 +11,16 @@ from job.errors import StorageError
 from job.storage.location import Location
 
 
-def tables(
-    output: Location, folder: str, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """The Parquet files of ``maps``, ``errors`` or ``manifest``, one at a time, oldest first.
+def tables(folder: Location, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The Parquet files of a folder, one at a time, by their names.
 
     Args:
-        output: the OUTPUT.
-        folder: which of its folders.
+        folder: where they are.
         columns: what to read of them, so that no more is fetched; None for everything.
     """
-    place = output / folder
-    for name in place.names():
+    for name in folder.names():
         if name.endswith(".parquet"):
-            yield read(place / name, columns)
-
-
-def first_errors(output: Location, run_id: str, count: int) -> list[tuple[str, str]]:
-    """URI and reason of the first images that a run could not give a map."""
-    found: list[tuple[str, str]] = []
-    place = output / "errors"
-    for name in place.names():
-        if len(found) < count and name.startswith(f"{run_id}-"):
-            rows = read(place / name, ["uri", "message"]).slice(0, count - len(found))
-            found += [(row["uri"], row["message"]) for row in rows.to_pylist()]
-    return found
+            yield read(folder / name, columns)
 
 
 def read(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
@@ -66,20 +52,32 @@ def _is_plain(kind: pa.DataType) -> bool:
     return all(_is_plain(kind.field(number).type) for number in range(kind.num_fields))
 
 
-def open_errors(output: Location, *, only_retryable: bool) -> np.ndarray:
-    """Ids of images whose last word is an error: they have no map. Sorted int64.
+def to_bytes(table: pa.Table, uncompressed: Sequence[str] = ()) -> bytes:
+    """A table as a Parquet file.
 
     Args:
-        output: the OUTPUT.
-        only_retryable: leave out what would only fail again.
+        table: the rows.
+        uncompressed: paths of columns (``map.bytes``) that compressing again would not make
+            smaller.
     """
-    rows = list(tables(output, "errors", ["id", "retryable"]))
-    if not rows:
-        return np.empty(0, np.int64)
-    failed = pa.concat_tables(rows)
-    # Files are named after their runs, which sort by time: of each id the last row counts.
-    ids, last = np.unique(failed["id"].to_numpy()[::-1], return_index=True)
-    if only_retryable:
-        ids = ids[failed["retryable"].to_numpy()[::-1][last]]
-    mapped = [table["id"].to_numpy() for table in tables(output, "maps", ["id"])]
-    return np.setdiff1d(ids, np.concatenate([np.empty(0, np.int64), *mapped]))
+    leaves = pq.ParquetFile(pa.BufferReader(_written(table.schema.empty_table()))).schema
+    paths = [leaves.column(index).path for index in range(len(leaves))]
+    compression = {path: "NONE" if path in uncompressed else "ZSTD" for path in paths}
+    return _written(table, compression=compression)
+
+
+def schema_to_bytes(schema: pa.Schema) -> bytes:
+    """A Parquet file that says what its columns are, and has no rows.
+
+    It has no row group either: ``datasets`` takes the first one's rows for the size of its batches.
+    """
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema):
+        pass
+    return buffer.getvalue()
+
+
+def _written(table: pa.Table, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()

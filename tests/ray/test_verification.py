@@ -10,9 +10,9 @@ from job import pipeline, schema
 from job.cli import main
 from job.config import JobConfig
 from job.errors import StorageError
+from job.outputs import error_rows
 from job.outputs.dataset_card import SCHEMA
 from job.results import verification
-from job.storage import parquet
 from job.storage.location import Location, locate
 from tests.conftest import write_pictures
 
@@ -109,8 +109,8 @@ def test_last_attempt_at_an_image_is_what_counts(output: Location) -> None:
         pq.write_table(table, Path(output.path, "errors", f"{run_id}-000000.parquet"))
     for file in Path(output.path, "maps").iterdir():
         file.unlink()
-    assert parquet.open_errors(output, only_retryable=True).tolist() == []
-    assert parquet.open_errors(output, only_retryable=False).tolist() == [3, failed["id"]]
+    assert error_rows.open_errors(output, only_retryable=True).tolist() == []
+    assert error_rows.open_errors(output, only_retryable=False).tolist() == [3, failed["id"]]
 
 
 @pytest.mark.parametrize("verb", ["verify", "plan"])

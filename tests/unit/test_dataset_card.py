@@ -28,8 +28,8 @@ from job.outputs.dataset_card import (
     write_maps_schema,
 )
 from job.outputs.encoder import MapEncoder
+from job.outputs.error_rows import open_errors
 from job.outputs.palette import palette
-from job.outputs.sink import _parquet
 from job.storage import parquet
 from job.storage.location import Location
 
@@ -67,7 +67,7 @@ def write_maps(output: Location, count: int = 3, of: pa.Schema | None = None) ->
         "error": [None] * count,
     }
     table = MapEncoder(NAMES, COLOURS, model="m", run_id="r")(batch).drop_columns(["error"])
-    data = _parquet(table.cast(of or schema.maps(NAMES, COLOURS)))
+    data = parquet.to_bytes(table.cast(of or schema.maps(NAMES, COLOURS)))
     (output / "maps" / "20261101T000000-abcd-000000.parquet").write_bytes(data)
     return ids
 
@@ -75,7 +75,7 @@ def write_maps(output: Location, count: int = 3, of: pa.Schema | None = None) ->
 def commit(output: Location, ids: list[int]) -> None:
     file = output / "commits" / "20261101T000000-abcd-000000.parquet"
     table = pa.table({"id": pa.array(ids, pa.int64())})
-    file.write_bytes(_parquet(table))
+    file.write_bytes(parquet.to_bytes(table))
 
 
 def metadata_of_earlier_releases() -> pa.Schema:
@@ -106,7 +106,7 @@ def test_errors_are_a_configuration_of_their_own(output: Location, cache: str) -
     row = {"id": 1, "uri": "a", "stage": "decode", "error_type": "empty", "message": "m"}
     row |= {"retryable": False, "run_id": "r"}
     table = pa.Table.from_pylist([row], schema=schema.ERRORS)
-    (output / "errors" / "20261101T000000-abcd-000000.parquet").write_bytes(_parquet(table))
+    (output / "errors" / "20261101T000000-abcd-000000.parquet").write_bytes(parquet.to_bytes(table))
     loaded = datasets.load_dataset(output.path, "errors", split="train", cache_dir=cache)
     assert loaded.to_list() == [row]
     assert datasets.get_dataset_config_names(output.path) == ["maps", "errors"]
@@ -138,7 +138,7 @@ def test_the_files_of_schemas_are_nobodys_work(output: Location) -> None:
     assert Commits(output).recover() == 0
     assert Commits(output).count("20261101T000000-abcd") == (3, {})
     assert Commits(output).done().tolist() == [0, 1, 2]
-    assert parquet.open_errors(output, only_retryable=False).tolist() == []
+    assert open_errors(output, only_retryable=False).tolist() == []
     assert (output / "errors").names() == [SCHEMA]
     assert (output / "maps").names()[0] == SCHEMA, "readers that go by the first file go by it"
 

@@ -17,9 +17,9 @@ from job.errors import ConfigError, JobError, StorageError
 from job.kernels.png import encode_map
 from job.outputs.dataset_card import write_card
 from job.outputs.palette import palette
-from job.outputs.sink import _parquet
 from job.results.annotations import match
 from job.results.evaluation import evaluate
+from job.storage import parquet
 from job.storage.location import Location, locate
 from tests import hosted as hosted  # registers hosted://
 
@@ -64,10 +64,10 @@ def write_output(
             }
         )
     table = pa.Table.from_pylist(rows, schema=schema.MAPS)
-    (output / "maps" / "run-1-000000.parquet").write_bytes(_parquet(table))
+    (output / "maps" / "run-1-000000.parquet").write_bytes(parquet.to_bytes(table))
     listed = [{"id": n, "uri": uri, "size": 1} for n, uri in enumerate([*maps, *unmapped])]
     table = pa.Table.from_pylist(listed, schema=schema.MANIFEST)
-    (output / "manifest" / "part-0.parquet").write_bytes(_parquet(table))
+    (output / "manifest" / "part-0.parquet").write_bytes(parquet.to_bytes(table))
     if source is not None:
         receipt = {"run_id": "run-1", "input": source, "settings": {}, "model": {"digest": "d"}}
         (output / "runs" / "run-1.json").write_bytes(json.dumps(receipt).encode())
@@ -277,7 +277,7 @@ def test_a_map_that_is_damaged_is_named(output: Location, tmp_path: Path) -> Non
     file = Path(output.path, "maps", "run-1-000000.parquet")
     rows: list[dict[str, Any]] = pa.parquet.read_table(file).to_pylist()
     rows[0]["map"]["bytes"] = b"no png"
-    file.write_bytes(_parquet(pa.Table.from_pylist(rows, schema=schema.MAPS)))
+    file.write_bytes(parquet.to_bytes(pa.Table.from_pylist(rows, schema=schema.MAPS)))
     truth = write_truth(tmp_path / "truth", {"x.png": grey(ids(1))})
     with pytest.raises(StorageError, match=r"the map of /in/x\.jpg \(id 0\) cannot be read"):
         evaluate(output, truth)

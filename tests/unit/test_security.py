@@ -26,7 +26,7 @@ from job.models.info import ModelInfo
 from job.models.labels import label_names
 from job.models.loading import load_model
 from job.models.processors import load_image_processor
-from job.outputs import receipts
+from job.outputs import error_rows, receipts
 from job.outputs.commits import Commits
 from job.outputs.palette import palette
 from job.results.evaluation import Scores
@@ -277,8 +277,8 @@ READERS: dict[str, Callable[[Location, Path], object]] = {
     "verify": lambda output, _: verify(output, deep=True),
     "freeze": lambda output, source: freeze(str(source), output, {}, write=False),
     "done": lambda output, _: Commits(output).done(),
-    "open errors": lambda output, _: parquet.open_errors(output, only_retryable=True),
-    "rows": lambda output, _: [t.to_pylist() for t in parquet.tables(output, "maps")],
+    "open errors": lambda output, _: error_rows.open_errors(output, only_retryable=True),
+    "rows": lambda output, _: [t.to_pylist() for t in parquet.tables(output / "maps")],
 }
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from job.cli import text
+from job.outputs.error_rows import first_errors, to_error_rows
 from job.outputs.receipts import Receipt
-from job.outputs.sink import _error_rows, _parquet
 from job.results.evaluation import Scores
 from job.results.verification import KINDS, Verdict
 from job.storage import parquet
@@ -50,8 +50,8 @@ def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
         uris = [f"{run}/{task}/{number}.jpg" for number in range(3)]
         table = pa.table({"id": range(3), "uri": uris, "error": [reason] * 3})
         name = f"{run}-{task:06d}.parquet"
-        (output / "errors" / name).write_bytes(_parquet(_error_rows(table, run)))
-    found = parquet.first_errors(output, "run-1", 5)
+        (output / "errors" / name).write_bytes(parquet.to_bytes(to_error_rows(table, run)))
+    found = first_errors(output, "run-1", 5)
     assert [uri for uri, _ in found] == [
         *(f"run-1/0/{number}.jpg" for number in range(3)),
         *(f"run-1/1/{number}.jpg" for number in range(2)),

@@ -1,9 +1,9 @@
-"""Sink: each row in one of maps/ and errors/, and nothing double or half after any crash."""
+"""Commits: nothing double or half after any crash, on S3 as well."""
 
 from job.outputs.commits import Commits
 from job.storage.location import locate
 from tests.conftest import S3
-from tests.unit.test_sink import MAPS, PENDING, leave
+from tests.unit.test_commits import MAPS, PENDING, leave
 
 
 def test_recovery_works_on_s3_as_well(s3: S3) -> None:
