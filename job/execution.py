@@ -24,6 +24,7 @@ from job.outputs.dataset_card import write_card, write_maps_schema
 from job.outputs.measures import Measures
 from job.outputs.palette import palette
 from job.outputs.ray_commits import committing
+from job.outputs.receipt_writer import keeping
 from job.outputs.receipts import Receipt
 from job.predict.precision import choose_precision
 from job.stages import Stages
@@ -105,7 +106,7 @@ class Execution:
                 images.witnesses,
             )
             with (
-                receipt.kept_in(self.output, Measures(tracker, resources), self.release) as writer,
+                keeping(receipt, self.output, Measures(tracker, resources), self.release) as writer,
                 progress.watching(
                     tracker, len(remaining), self.config.progress, describe=watch.describe
                 ),

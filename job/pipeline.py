@@ -15,6 +15,7 @@ from job.outputs.dataset_card import is_described, write_card, write_maps_schema
 from job.outputs.lock import OutputLock
 from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
+from job.outputs.same_maps import check_same_maps, settings_of
 from job.prepare import done_ids, look_ahead, open_checkpoint, open_output, rows_to_do
 from job.wording import counted
 
@@ -44,7 +45,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     run_id = receipts.new_run_id()
     with OutputLock(output, run_id) as lock:
         stop.releasing(lock.release)
-        settings = receipts.check_same_maps(output, origin, receipts.settings_of(config))
+        settings = check_same_maps(output, origin, settings_of(config))
         images = freeze(config.input, output, config.storage_options, config.retry_policy)
         Commits(output).recover()
         receipts.settle(output)
@@ -60,7 +61,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
                 write_maps_schema(output, model.labels, colours)
             return receipt.ending("finished")
         place, model = ahead()
-        settings = receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
+        settings = check_same_maps(output, origin, settings_of(config, model))
         say(f"{place}")
         say(f"{len(remaining):,} of {counted(images.images, 'image')} to do, with {checkpoint!r}")
         if images.left_out.total:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from job.config import JobConfig
 from job.inputs.manifest import Manifest, freeze
-from job.outputs import receipts
+from job.outputs.same_maps import check_same_maps, settings_of
 from job.prepare import done_ids, look_ahead, open_checkpoint, open_output
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def plan(config: JobConfig) -> Plan:
     checkpoint, origin = open_checkpoint(config)
     output = open_output(config)
     place, model = look_ahead(config, checkpoint)
-    receipts.check_same_maps(output, origin, receipts.settings_of(config, model))
+    check_same_maps(output, origin, settings_of(config, model))
     images = freeze(config.input, output, config.storage_options, config.retry_policy, write=False)
     done = len(done_ids(config, output))
     from job.execution import survey

@@ -16,6 +16,7 @@ from job.models.checkpoint import Checkpoint, Origin
 from job.models.reading import start_reading
 from job.outputs import error_rows
 from job.outputs.commits import Commits
+from job.outputs.receipts import check_format
 from job.storage.archives import archive_of, without_copies
 from job.storage.location import STORAGE_ERRORS, Location, StorageOptions, explain, locate
 from job.storage.refusals import kind_of
@@ -158,10 +159,15 @@ def rows_to_do(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Tabl
 
 
 def open_output(config: JobConfig) -> Location:
-    """OUTPUT, once it is known that it and INPUT can be used; see :func:`open_places`."""
+    """OUTPUT, once it is known that it and INPUT can be used; see :func:`open_places`.
+
+    Raises:
+        OutputConflictError: OUTPUT has a format that this version does not know.
+    """
     _, output = open_places(
         config.input, config.output, config.storage_options, config.retry_policy
     )
+    check_format(output)
     return output
 
 

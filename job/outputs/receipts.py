@@ -1,36 +1,34 @@
-"""Receipts: what each run on an OUTPUT was, written when it starts and again when it ends."""
+"""Receipts: what each run on an OUTPUT was, and the format in which it has left the OUTPUT."""
 
-import contextlib
 import json
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import TypeAdapter, ValidationError
 
-from job.config import JobConfig
-from job.errors import OutputConflictError, StoppedError, StorageError
+from job import __version__
+from job.errors import OutputConflictError, StorageError
 from job.models.checkpoint import Origin
 from job.outputs.commits import Commits
 from job.redact import redact
-from job.storage.location import STORAGE_ERRORS, Location
-from job.versions import versions
+from job.storage.location import Location
+from job.versions import PROGRAM, versions
 from job.wording import counted
 
 if TYPE_CHECKING:
     from job.models.forward import Precision
-    from job.models.info import ModelInfo
-    from job.outputs.measures import Measures
 
 Status = Literal["running", "finished", "failed", "stopped"]
 # The stages that predictors run; beside GPUs all others are tasks on the cluster's CPUs.
 PREDICTING = ("normalise", "forward", "upsample")
-# Settings as they were before receipts told of them.
-_UNSAID = {"decode": "exact", "map_png": "palette"}
+# How an OUTPUT is laid out. The number grows when a version that knows the one before would lose
+# its way. 1, which receipts did not tell: commit records in checkpoint/; 2: in commits/.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,12 @@ class Receipt:
     """One run over one manifest.
 
     Attributes:
+        format: of the OUTPUT, as the run has left it.
         run_id: sorts by start time.
         status: ``running`` until it ends; of a run that was killed, until the next one puts it
             right (:func:`settle`).
         input: what was listed; local paths are absolute.
-        model: name, revision and digest of the model.
+        model: where the model came from.
         settings: everything else that decides what the maps are.
         images: rows of the manifest.
         done_before: images that had a map or an error when the run started.
@@ -59,10 +58,11 @@ class Receipt:
         message: how it ended, when not well, or what workers had to say.
     """
 
+    format: int = field(default=FORMAT, kw_only=True)
     run_id: str
     status: Status
     input: str
-    model: dict[str, Any]
+    model: Origin
     settings: dict[str, Any]
     started: str = ""
     ended: str = ""
@@ -128,91 +128,16 @@ class Receipt:
         """The same receipt as it stands at the end."""
         return replace(self, status=status, **{"ended": _now(), **changes})
 
-    @contextlib.contextmanager
-    def kept_in(
-        self, output: Location, measures: "Measures", release: Callable[[], None] = lambda: None
-    ) -> Iterator["ReceiptWriter"]:
-        """Keep the receipt in storage from now on: as running, and however it ends.
-
-        Args:
-            output: the run's OUTPUT.
-            measures: where to find what the run has done.
-            release: gives the OUTPUT back when the run does not finish: what is still at work then
-                can commit nothing more, and what is counted stays so.
-
-        Raises:
-            StoppedError: in place of one, with how much is committed.
-        """
-        writer = ReceiptWriter(self, output, measures)
-        self.write(output)
-        try:
-            yield writer
-            writer.end("finished")
-        except BaseException as error:
-            release()
-            stopped = isinstance(error, KeyboardInterrupt | StoppedError)
-            message = (str(error).strip() or type(error).__name__).splitlines()[0]
-            # Storage that has ended the run may not take the receipt either.
-            with contextlib.suppress(*STORAGE_ERRORS):
-                writer.end("stopped" if stopped else "failed", message)
-            if isinstance(error, StoppedError):
-                raise StoppedError(writer.receipt.how_far) from None
-            raise
-
     def write(self, output: Location) -> None:
         """Write to ``OUTPUT/runs/<run id>.json``, over what was there."""
-        record = {
-            **asdict(self),
-            "input": redact(self.input),
-            "model": {**self.model, "name": redact(self.model["name"])},
-            "message": redact(self.message),
-            "images_per_second": round(self.images_per_second, 3),
-        }
-        text = json.dumps(record, indent=2, ensure_ascii=False)
-        (output / "runs" / f"{self.run_id}.json").write_bytes(text.encode())
-
-
-class ReceiptWriter:
-    """A receipt that is written when its run ends.
-
-    Attributes:
-        receipt: as it was written last.
-    """
-
-    def __init__(self, receipt: Receipt, output: Location, measures: "Measures") -> None:
-        self.receipt = receipt
-        self._output = output
-        self._measures = measures
-        self._started = time.monotonic()
-        self._writing = threading.Lock()
-        self._is_over = False
-
-    def stopping(self) -> None:
-        """Begin nothing new. Written down at once: whoever stops a run may soon kill it."""
-        self._measures.tracker.stop.remote()
-        self._measures.tracker.note.remote("told to stop: finishing what is in flight")
-        with self._writing, contextlib.suppress(*STORAGE_ERRORS):
-            if not self._is_over:
-                # Not ended yet: should nothing follow, the next run counts what was committed.
-                self._write("stopped", "told to stop", ended="")
-
-    def end(self, status: Status, message: str = "") -> None:
-        """Write down what the run has done, and how it ended."""
-        self._is_over = True
-        with self._writing:
-            changes = {}
-            if status != "finished":
-                with contextlib.suppress(*STORAGE_ERRORS, StorageError):
-                    changes = self._measures.committed(self._output, self.receipt.run_id)
-            self._write(status, message, **changes)
-
-    def _write(self, status: Status, message: str, **more: Any) -> None:
-        seconds = round(time.monotonic() - self._started, 3)
-        changes = {**self._measures.take(), **more}
-        if message:
-            changes["message"] = message
-        self.receipt = self.receipt.ending(status, seconds=seconds, **changes)
-        self.receipt.write(self._output)
+        shown = replace(
+            self,
+            input=redact(self.input),
+            model=replace(self.model, name=redact(self.model.name)),
+            message=redact(self.message),
+        )
+        record = {**asdict(shown), "images_per_second": round(self.images_per_second, 3)}
+        _write(output / "runs" / f"{self.run_id}.json", record)
 
 
 def start(
@@ -229,7 +154,7 @@ def start(
         run_id=run_id,
         status="running",
         input=source if "://" in source else LocalFileSystem._strip_protocol(source),
-        model=asdict(origin),
+        model=origin,
         settings=settings,
         images=images,
         done_before=done_before,
@@ -243,9 +168,35 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def read_all(output: Location) -> list[dict[str, Any]]:
-    """Every receipt under an OUTPUT, oldest first."""
-    return [_read_one(file) for file in _files(output)]
+def files(output: Location) -> list[Location]:
+    """The files of all receipts under an OUTPUT, oldest first."""
+    place = output / "runs"
+    return [place / name for name in place.names() if name.endswith(".json")]
+
+
+def read(file: Location) -> Receipt:
+    """One receipt.
+
+    Raises:
+        OutputConflictError: a newer version wrote it, in a format that this one does not know.
+        StorageError: it is damaged.
+    """
+    return _receipt(file, _load(file))
+
+
+def read_all(output: Location) -> list[Receipt]:
+    """Every receipt under an OUTPUT, oldest first; raises as :func:`read`."""
+    with ThreadPoolExecutor(32) as pool:
+        return list(pool.map(read, files(output)))
+
+
+def check_format(output: Location) -> None:
+    """Refuse an OUTPUT in which this version would lose its way.
+
+    Raises:
+        OutputConflictError: a newer version wrote it, in a format that this one does not know.
+    """
+    _readable(output)
 
 
 def settle(output: Location) -> None:
@@ -253,15 +204,12 @@ def settle(output: Location) -> None:
 
     A receipt without an end says less than was committed afterwards, and that its run goes on.
     """
-    files = _files(output)
-    with ThreadPoolExecutor(32) as pool:
-        records = list(pool.map(_readable, files))
-    for file, record in zip(files, records, strict=True):
-        if record is None or record.get("ended"):
+    for file, (record, receipt) in _readable(output).items():
+        if receipt.ended:
             continue
-        maps, errors = Commits(output).count(str(record["run_id"]))
-        was_told = record.get("status") == "stopped"
-        record |= {
+        maps, errors = Commits(output).count(receipt.run_id)
+        was_told = receipt.status == "stopped"
+        settled = {
             "status": "stopped" if was_told else "failed",
             "ended": _now(),
             "maps": maps,
@@ -269,87 +217,64 @@ def settle(output: Location) -> None:
             "message": f"killed{' after it was told to stop' if was_told else ''}; the next run has"
             " counted what it had committed",
         }
-        file.write_bytes(json.dumps(record, indent=2, ensure_ascii=False).encode())
+        # The rest stays as it was written, in its format, with what this version does not know.
+        _write(file, {**record, **settled})
 
 
-def _readable(file: Location) -> dict[str, Any] | None:
+def _readable(output: Location) -> dict[Location, tuple[dict[str, Any], Receipt]]:
+    """The receipts that are not damaged: as they are stored, and what they say."""
+
+    def read_one(file: Location) -> tuple[dict[str, Any], Receipt] | None:
+        try:
+            record = _load(file)
+            return record, _receipt(file, record)
+        except StorageError:  # whoever needs it says so
+            return None
+
+    places = files(output)
+    with ThreadPoolExecutor(32) as pool:
+        found = zip(places, pool.map(read_one, places), strict=True)
+        return {file: both for file, both in found if both is not None}
+
+
+def _load(file: Location) -> dict[str, Any]:
+    """A receipt as it is stored, once it is known that its format is."""
     try:
-        return _read_one(file)
-    except StorageError:  # whoever needs it says so
-        return None
+        record = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file) from error
+    if not isinstance(record, dict):
+        raise _damaged(file)
+    number = record.get("format", 1)
+    if type(number) is int and number > FORMAT:
+        told = record.get("versions")
+        wrote = told.get(PROGRAM) if isinstance(told, dict) else None
+        raise OutputConflictError(
+            f"OUTPUT has format {number}: {file.uri} was written by {PROGRAM}"
+            f" {wrote or 'of a newer version'}, and this is {__version__}, which knows formats up"
+            f" to {FORMAT}. Upgrade {PROGRAM}"
+        )
+    return record
 
 
-def _files(output: Location) -> list[Location]:
-    place = output / "runs"
-    return [place / name for name in place.names() if name.endswith(".json")]
-
-
-def _read_one(file: Location) -> dict[str, Any]:
+def _receipt(file: Location, record: dict[str, Any]) -> Receipt:
     try:
-        receipt = json.loads(file.read_bytes())
-        if isinstance(receipt["settings"], dict) and isinstance(receipt["model"]["digest"], str):
-            return cast("dict[str, Any]", receipt)
-    except (ValueError, TypeError, LookupError, RecursionError):
-        pass
-    raise StorageError(f"{file.uri} is no receipt, or a damaged one. Remove it")
+        return _validator().validate_python({"format": 1, **record})
+    except ValidationError as error:
+        raise _damaged(file) from error
 
 
-def settings_of(config: JobConfig, model: "ModelInfo | None" = None) -> dict[str, Any]:
-    """Everything beside the model's files that decides what the maps are.
-
-    Args:
-        config: the options.
-        model: what is known of the model; None where only its files are, which decide the rest.
-    """
-    precision = "float32 (reference)" if config.reference else config.precision
-    return {
-        "precision": precision,
-        "preprocessing": model.preprocessing if model else "auto",
-        "decode": config.decode,
-        "map_png": config.map_png,
-    }
+@cache
+def _validator() -> TypeAdapter[Receipt]:
+    return TypeAdapter(Receipt)
 
 
-def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) -> dict[str, Any]:
-    """Refuse to mix maps that were made in different ways in one OUTPUT.
-
-    Returns:
-        The settings, with what was ``auto`` as earlier runs have settled it.
-
-    Raises:
-        OutputConflictError: naming what differs from the runs before, and the way out.
-    """
-    runs = Commits(output).runs()
-    if not runs:
-        return settings  # earlier runs have left nothing to mix with
-    made = [file for file in _files(output) if file.name == f"{runs[0]}.json"]
-    for earlier in map(_read_one, made or _files(output)[:1]):
-        before = {**_UNSAID, **earlier["settings"]}
-        settings = {
-            name: before.get(name) if value == "auto" else value for name, value in settings.items()
-        }
-        now = {**_UNSAID, **settings}
-        differing = [
-            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if earlier["model"]["digest"] != origin.digest:
-            differing.insert(0, _model_difference(earlier["model"], origin))
-        if differing:
-            raise OutputConflictError(
-                f"OUTPUT {output.uri} holds maps made differently: {'; '.join(differing)}. Use the"
-                " same, or another OUTPUT"
-            )
-    return settings
+def _damaged(file: Location) -> StorageError:
+    return StorageError(f"{file.uri} is no receipt, or a damaged one. Remove it")
 
 
-def _model_difference(before: dict[str, Any], now: Origin) -> str:
-    if before["name"] != now.name:
-        return f"the model was {before['name']} and is now {now.name}"
-    if before["revision"] != now.revision:
-        return f"the model's revision was {before['revision']} and is now {now.revision}"
-    return f"the files of the model {now.name} have changed since"
+def _write(file: Location, record: dict[str, Any]) -> None:
+    file.write_bytes(json.dumps(record, indent=2, ensure_ascii=False).encode())
 
 
 def _now() -> str:

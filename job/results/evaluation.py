@@ -81,11 +81,13 @@ def evaluate(
         reduce_labels: annotations count from 1, and 0 is what does not count (ADE20K).
 
     Raises:
+        OutputConflictError: the OUTPUT has a format that this version does not know.
         StorageError: no OUTPUT, no map, no annotation for any map, one that cannot be read, or that
             is of another size than its map.
         ConfigError: images and annotations cannot be paired without doubt, or an annotation has
             classes that the model has not.
     """
+    receipts.check_format(output)
     uris = _images(output)
     if not uris:
         raise StorageError(f"OUTPUT {output.uri} has no manifest: no run has begun there")
@@ -130,7 +132,7 @@ def _images(output: Location) -> list[str]:
 
 def _roots(output: Location) -> list[str]:
     """What runs have listed."""
-    inputs = dict.fromkeys(str(receipt["input"]) for receipt in receipts.read_all(output))
+    inputs = dict.fromkeys(receipt.input for receipt in receipts.read_all(output))
     return [
         source if "://" in source else str(LocalFileSystem._strip_protocol(source))
         for source in inputs

@@ -9,6 +9,7 @@ import pyarrow as pa
 from job.errors import StorageError
 from job.images.map_png import decode_map
 from job.outputs.commits import Commits
+from job.outputs.receipts import check_format
 from job.storage import parquet
 from job.storage.location import Location, explain
 
@@ -65,8 +66,10 @@ def verify(output: Location, *, deep: bool = False) -> Verdict:
         deep: decode every PNG as well, and compare its size with ``height`` and ``width``.
 
     Raises:
+        OutputConflictError: the OUTPUT has a format that this version does not know.
         StorageError: there is no manifest to check against.
     """
+    check_format(output)
     verdict = Verdict()
     listed = _ids(output, "manifest", verdict)
     if not len(listed):

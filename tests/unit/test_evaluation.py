@@ -1,7 +1,6 @@
 """Evaluation: every map is scored against its own annotation, or a sentence says why not."""
 
 import io
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ from job import schema
 from job.cli import main, text
 from job.errors import ConfigError, JobError, StorageError
 from job.kernels.png import encode_map
+from job.models.checkpoint import Origin
 from job.outputs.dataset_card import write_card
 from job.outputs.palette import palette
+from job.outputs.receipts import Receipt
 from job.results.annotations import match
 from job.results.evaluation import evaluate
 from job.storage import parquet
@@ -69,8 +70,8 @@ def write_output(
     table = pa.Table.from_pylist(listed, schema=schema.MANIFEST)
     (output / "manifest" / "part-0.parquet").write_bytes(parquet.to_bytes(table))
     if source is not None:
-        receipt = {"run_id": "run-1", "input": source, "settings": {}, "model": {"digest": "d"}}
-        (output / "runs" / "run-1.json").write_bytes(json.dumps(receipt).encode())
+        origin = Origin("a/model", None, "digest")
+        Receipt("run-1", "finished", source, origin, settings={}).write(output)
     return output
 
 

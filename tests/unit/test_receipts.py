@@ -15,7 +15,8 @@ from job.errors import OutputConflictError
 from job.models.checkpoint import Checkpoint, Origin
 from job.models.info import ModelInfo
 from job.outputs import receipts
-from job.outputs.receipts import Receipt, check_same_maps, new_run_id, read_all
+from job.outputs.receipts import Receipt, new_run_id, read_all
+from job.outputs.same_maps import check_same_maps, settings_of
 from job.storage.location import Location, locate
 
 ORIGIN = Origin("a/model", "c0ffee", "digest-1")
@@ -65,7 +66,7 @@ def test_receipts_are_read_oldest_first(output: Location) -> None:
     for run_id in ("20260102T000000-aaaa", "20260101T000000-ffff"):
         started(run_id=run_id).write(output)
     (output / "runs" / "notes.txt").write_bytes(b"not a receipt")
-    assert [found["run_id"][:8] for found in read_all(output)] == ["20260101", "20260102"]
+    assert [found.run_id[:8] for found in read_all(output)] == ["20260101", "20260102"]
 
 
 def test_no_receipts_is_an_output_for_any_model(output: Location) -> None:
@@ -157,21 +158,20 @@ def test_auto_is_what_the_first_run_has_settled(output: Location) -> None:
 
 
 def test_a_receipt_names_its_input_wherever_it_is_read_from(tmp_path: Path) -> None:
-    card = ModelInfo(origin=ORIGIN, labels=("a",), size=None, preprocessing="P")
     for source, said in (
         ("in/", str(Path.cwd() / "in")),
         (str(tmp_path / "*.jpg"), str(tmp_path / "*.jpg")),
         ("s3://bucket/in/", "s3://bucket/in/"),
     ):
-        receipt = receipts.start("run-1", source, card, SETTINGS, images=1, done_before=0)
+        receipt = receipts.start("run-1", source, ORIGIN, SETTINGS, images=1, done_before=0)
         assert receipt.input == said
 
 
 def test_the_settings_are_those_that_decide_what_the_maps_are(model_dir: Path) -> None:
     card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     config = JobConfig(input="in", output="out", batch_size=3, workers=5)
-    assert receipts.settings_of(config, card) == SETTINGS
-    reference = receipts.settings_of(config.model_copy(update={"reference": True}), card)
+    assert settings_of(config, card) == SETTINGS
+    reference = settings_of(config.model_copy(update={"reference": True}), card)
     assert reference != SETTINGS
 
 

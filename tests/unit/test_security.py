@@ -26,9 +26,10 @@ from job.models.info import ModelInfo
 from job.models.labels import label_names
 from job.models.loading import load_model
 from job.models.processors import load_image_processor
-from job.outputs import error_rows, receipts
+from job.outputs import error_rows
 from job.outputs.commits import Commits
 from job.outputs.palette import palette
+from job.outputs.same_maps import check_same_maps
 from job.results.evaluation import Scores
 from job.results.verification import verify
 from job.storage import parquet
@@ -323,7 +324,7 @@ def test_a_receipt_that_makes_no_sense_is_a_sentence(
     (output / "commits" / "0-000000.parquet").write_bytes(b"")
     card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     with pytest.raises(JobError):
-        receipts.check_same_maps(output, card.origin, {})
+        check_same_maps(output, card.origin, {})
 
 
 def test_an_annotation_that_would_start_another_program_is_refused() -> None:

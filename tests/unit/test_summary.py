@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from job.cli import text
+from job.models.checkpoint import Origin
 from job.outputs.error_rows import first_errors, to_error_rows
 from job.outputs.receipts import Receipt
 from job.results.evaluation import Scores
@@ -15,12 +16,14 @@ from job.results.verification import KINDS, Verdict
 from job.storage import parquet
 from job.storage.location import locate
 
+ORIGIN = Origin("a/model", None, "digest")
+
 
 def receipt(
     maps: int, errors: dict[str, int], images: int, done_before: int = 0, **more: Any
 ) -> Receipt:
     counts = {"maps": maps, "images": images, "done_before": done_before, **more}
-    return Receipt("run-1", "finished", "in", {}, {}, errors=errors, **counts)
+    return Receipt("run-1", "finished", "in", ORIGIN, {}, errors=errors, **counts)
 
 
 def test_too_many_failures_name_the_option_the_first_images_and_the_folder() -> None:

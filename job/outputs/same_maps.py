@@ -1,0 +1,74 @@
+"""Same maps: whether a run would make the maps that earlier runs on its OUTPUT have made."""
+
+from typing import TYPE_CHECKING, Any
+
+from job.config import JobConfig
+from job.errors import OutputConflictError
+from job.models.checkpoint import Origin
+from job.outputs import receipts
+from job.outputs.commits import Commits
+from job.storage.location import Location
+
+if TYPE_CHECKING:
+    from job.models.info import ModelInfo
+
+# Settings as they were before receipts told of them.
+_UNSAID = {"decode": "exact", "map_png": "palette"}
+
+
+def settings_of(config: JobConfig, model: "ModelInfo | None" = None) -> dict[str, Any]:
+    """Everything beside the model's files that decides what the maps are.
+
+    Args:
+        config: the options.
+        model: what is known of the model; None where only its files are, which decide the rest.
+    """
+    precision = "float32 (reference)" if config.reference else config.precision
+    return {
+        "precision": precision,
+        "preprocessing": model.preprocessing if model else "auto",
+        "decode": config.decode,
+        "map_png": config.map_png,
+    }
+
+
+def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) -> dict[str, Any]:
+    """Refuse to mix maps that were made in different ways in one OUTPUT.
+
+    Returns:
+        The settings, with what was ``auto`` as earlier runs have settled it.
+
+    Raises:
+        OutputConflictError: naming what differs from the runs before, and the way out.
+    """
+    runs = Commits(output).runs()
+    if not runs:
+        return settings  # earlier runs have left nothing to mix with
+    made = [file for file in receipts.files(output) if file.name == f"{runs[0]}.json"]
+    for earlier in map(receipts.read, made or receipts.files(output)[:1]):
+        before = {**_UNSAID, **earlier.settings}
+        settings = {
+            name: before.get(name) if value == "auto" else value for name, value in settings.items()
+        }
+        now = {**_UNSAID, **settings}
+        differing = [
+            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        if earlier.model.digest != origin.digest:
+            differing.insert(0, _model_difference(earlier.model, origin))
+        if differing:
+            raise OutputConflictError(
+                f"OUTPUT {output.uri} holds maps made differently: {'; '.join(differing)}. Use the"
+                " same, or another OUTPUT"
+            )
+    return settings
+
+
+def _model_difference(before: Origin, now: Origin) -> str:
+    if before.name != now.name:
+        return f"the model was {before.name} and is now {now.name}"
+    if before.revision != now.revision:
+        return f"the model's revision was {before.revision} and is now {now.revision}"
+    return f"the files of the model {now.name} have changed since"
