@@ -1,0 +1,161 @@
+"""An OUTPUT of an earlier release is read as it is; one of a later release is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from job.cli import main
+from job.errors import OutputConflictError
+from job.models.checkpoint import Origin
+from job.outputs import receipts
+from job.outputs.commits import Commits
+from job.outputs.dataset_card import read_labels, write_card
+from job.outputs.palette import palette
+from job.outputs.receipts import Receipt
+from job.outputs.same_maps import check_same_maps
+from job.results.verification import verify
+from job.storage import parquet
+from job.storage.location import Location, locate
+
+ROOT = Path(__file__).parents[2]
+EARLIER = ROOT / "tests" / "data" / "earlier"
+RUN = "20261128T230544-0c80"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Location:
+    """What a run of the release before ``commits/`` left when it was killed."""
+    return locate(str(shutil.copytree(EARLIER / "output", tmp_path / "out")))
+
+
+def test_what_was_committed_before_is_done(output: Location) -> None:
+    assert Commits(output).done().tolist() == [0, 1, 3]
+    assert Commits(output).runs() == [RUN]
+    assert Commits(output).count(RUN) == (3, {})
+
+
+def test_commits_of_both_folders_count(output: Location) -> None:
+    (output / "commits" / "20270101T000000-abcd-000000.parquet").write_bytes(
+        parquet.to_bytes(parquet.read(output / "manifest" / "part-000000000000.parquet", ["id"]))
+    )
+    assert Commits(output).done().tolist() == list(range(8))
+    assert Commits(output).runs() == [RUN, "20270101T000000-abcd"]
+    assert Commits(output).count("20270101T000000-abcd") == (8, {})
+
+
+def test_recovery_removes_what_was_left_pending_in_either_folder(output: Location) -> None:
+    (output / "commits" / "20270101T000000-abcd-000000.pending.parquet").write_bytes(b"")
+    (output / "maps" / "20270101T000000-abcd-000000.parquet").write_bytes(b"")
+    assert Commits(output).recover() == 2
+    assert Commits(output).pending() == []
+    assert Commits(output).done().tolist() == [0, 1, 3]
+    assert (output / "maps").names() == [f"{RUN}-{task:06d}.parquet" for task in (0, 1, 3)]
+    assert (output / "errors").names() == ["0-schema.parquet"]
+
+
+def test_verify_finds_what_is_there_and_what_is_left_to_do(output: Location) -> None:
+    verdict = verify(output, deep=True)
+    assert (verdict.maps, verdict.open_errors, verdict.not_done) == (3, 1, 4)
+    assert set(verdict.problems) == {
+        "rows that were never committed",
+        "writes that were not finished",
+    }
+    Commits(output).recover()
+    verdict = verify(output, deep=True)
+    assert (verdict.maps, verdict.open_errors, verdict.not_done) == (3, 0, 5)
+    assert not verdict.problems
+
+
+def test_its_receipt_is_read_and_settled_in_its_own_format(output: Location) -> None:
+    (found,) = receipts.read_all(output)
+    assert (found.format, found.run_id, found.status) == (1, RUN, "running")
+    assert (found.input, found.model.name) == ("s3://earlier/images", "job/demo/model")
+    before = stored(output)
+    receipts.settle(output)
+    (settled,) = receipts.read_all(output)
+    assert (settled.status, settled.maps, settled.errors) == ("failed", 3, {})
+    changed = {"status", "ended", "maps", "errors", "message"}
+    kept = {name: value for name, value in stored(output).items() if name not in changed}
+    assert kept == {name: value for name, value in before.items() if name not in changed}
+    assert list(stored(output)) == list(before)
+
+
+def test_other_maps_are_refused_beside_those_of_before(output: Location) -> None:
+    (found,) = receipts.read_all(output)
+    check_same_maps(output, found.model, found.settings)
+    with pytest.raises(OutputConflictError, match="the model was job/demo/model and is now other"):
+        check_same_maps(output, Origin("other", None, "0"), found.settings)
+    names = [label["name"] for label in read_labels(output) or []]
+    with pytest.raises(OutputConflictError, match="has other classes"):
+        write_card(output, [*names, "more"], palette([*names, "more"]))
+    colours = np.array([label["color"] for label in read_labels(output) or []], np.uint8)
+    write_card(output, names, colours)
+
+
+def stored(output: Location, run_id: str = RUN) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "runs" / f"{run_id}.json").read_bytes())
+    return found
+
+
+def of_later_release(output: Location, **more: Any) -> None:
+    """Leave a receipt in a format that is yet to come."""
+    later = {"format": 99, "how": ["ever", "it"], **more}
+    (output / "runs" / "20991231T000000-0000.json").write_bytes(json.dumps(later).encode())
+
+
+@pytest.mark.parametrize("verb", ["run", "plan", "verify", "evaluate"])
+def test_every_verb_refuses_what_a_later_release_has_written(
+    output: Location, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_later_release(output, versions={"ray-batch-segmentation": "9.0"})
+    before = sorted(Path(output.path).rglob("*"))
+    words = {
+        "verify": [output.path],
+        "evaluate": [output.path, "--truth", str(EARLIER)],
+    }.get(verb, [str(EARLIER / "images"), output.path, "--model", str(ROOT / "job/demo/model")])
+    assert main.main([verb, *words]) == 5
+    said = capsys.readouterr().err
+    assert "OUTPUT has format 99" in said
+    assert "was written by ray-batch-segmentation 9.0, and this is" in said
+    assert "knows formats up to 2. Upgrade ray-batch-segmentation" in said
+    assert sorted(Path(output.path).rglob("*")) == before, "nothing was written"
+
+
+@pytest.mark.parametrize("more", [{}, {"versions": []}, {"versions": {"ray": "3"}}])
+def test_a_later_release_that_does_not_tell_its_version_is_refused_all_the_same(
+    output: Location, more: dict[str, Any]
+) -> None:
+    of_later_release(output, **more)
+    for refuses in (receipts.check_format, receipts.read_all, receipts.settle):
+        with pytest.raises(OutputConflictError, match="by ray-batch-segmentation of a newer ver"):
+            refuses(output)
+
+
+def test_what_a_later_release_of_this_format_adds_is_ignored_and_kept(output: Location) -> None:
+    added = {"energy": {"kWh": 2}, "model": {**stored(output)["model"], "license": "mit"}}
+    record = {**stored(output), **added, "format": receipts.FORMAT}
+    (output / "runs" / f"{RUN}.json").write_bytes(json.dumps(record).encode())
+    receipts.check_format(output)
+    (found,) = receipts.read_all(output)
+    assert isinstance(found, Receipt)
+    receipts.settle(output)
+    assert {name: stored(output)[name] for name in added} == added
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"maps": "many"}, {"errors": [1]}, {"status": 5}, {"model": None}, {"format": "two"}],
+)
+def test_a_damaged_receipt_is_a_sentence_for_who_needs_it(
+    output: Location, change: dict[str, Any]
+) -> None:
+    record = {**stored(output), **change}
+    (output / "runs" / f"{RUN}.json").write_bytes(json.dumps(record).encode())
+    receipts.check_format(output)
+    receipts.settle(output)
+    with pytest.raises(Exception, match=r"\.json is no receipt, or a damaged one. Remove it"):
+        receipts.read_all(output)
