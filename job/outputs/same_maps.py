@@ -7,6 +7,7 @@ from job.errors import OutputConflictError
 from job.models.checkpoint import Origin
 from job.outputs import receipts
 from job.outputs.commits import Commits
+from job.outputs.receipts import Receipt
 from job.storage.location import Location
 
 if TYPE_CHECKING:
@@ -41,29 +42,36 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
     Raises:
         OutputConflictError: naming what differs from the runs before, and the way out.
     """
-    runs = Commits(output).runs()
-    if not runs:
-        return settings  # earlier runs have left nothing to mix with
-    made = [file for file in receipts.files(output) if file.name == f"{runs[0]}.json"]
-    for earlier in map(receipts.read, made or receipts.files(output)[:1]):
-        before = {**_UNSAID, **earlier.settings}
-        settings = {
-            name: before.get(name) if value == "auto" else value for name, value in settings.items()
-        }
-        now = {**_UNSAID, **settings}
-        differing = [
-            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if earlier.model.digest != origin.digest:
-            differing.insert(0, _model_difference(earlier.model, origin))
-        if differing:
-            raise OutputConflictError(
-                f"OUTPUT {output.uri} holds maps made differently: {'; '.join(differing)}. Use the"
-                " same, or another OUTPUT"
-            )
+    earlier = _earlier(output)
+    if earlier is None:
+        return settings
+    before = {**_UNSAID, **earlier.settings}
+    settings = {
+        name: before.get(name) if value == "auto" else value for name, value in settings.items()
+    }
+    now = {**_UNSAID, **settings}
+    differing = [
+        f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if earlier.model.digest != origin.digest:
+        differing.insert(0, _model_difference(earlier.model, origin))
+    if differing:
+        raise OutputConflictError(
+            f"OUTPUT {output.uri} holds maps made differently: {'; '.join(differing)}. Use the"
+            " same, or another OUTPUT"
+        )
     return settings
+
+
+def _earlier(output: Location) -> Receipt | None:
+    """The receipt of the run that made the first maps; None where there are none to mix with."""
+    runs, files = Commits(output).runs(), receipts.files(output)
+    if not runs or not files:
+        return None
+    made = [file for file in files if file.name == f"{runs[0]}.json"]
+    return receipts.read((made or files)[0])
 
 
 def _model_difference(before: Origin, now: Origin) -> str:

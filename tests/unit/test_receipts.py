@@ -11,7 +11,7 @@ import pytest
 from job.models.checkpoint import Checkpoint, Origin
 from job.models.info import ModelInfo
 from job.outputs import receipts
-from job.outputs.receipts import Receipt, new_run_id, read_all
+from job.outputs.receipts import Receipt, Status, new_run_id, read_all
 from job.outputs.same_maps import check_same_maps
 from job.storage import parquet
 from job.storage.location import Location, locate
@@ -122,7 +122,9 @@ def file_of(**columns: list[Any]) -> bytes:
 
 
 @pytest.mark.parametrize("status", ["running", "stopped"])
-def test_the_next_run_puts_right_what_a_killed_one_has_left(output: Location, status: str) -> None:
+def test_the_next_run_puts_right_what_a_killed_one_has_left(
+    output: Location, status: Status
+) -> None:
     replace(started(), status=status, maps=1).write(output)
     replace(started("run-0"), status="finished", ended="then", maps=7).write(output)
     commit(output, 0, [1, 2, 3], "empty")
