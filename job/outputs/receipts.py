@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Status = Literal["running", "finished", "failed", "stopped"]
 # The stages that predictors run; beside GPUs all others are tasks on the cluster's CPUs.
 PREDICTING = ("normalise", "forward", "upsample")
-# How an OUTPUT is laid out. The number grows when a version that knows the one before would lose
-# its way. 1, which receipts did not tell: commit records in checkpoint/; 2: in commits/.
+# The number of OUTPUT's layout (docs/output.md). It grows when a version that knows only the one
+# before would lose its way.
 FORMAT = 2
 
 

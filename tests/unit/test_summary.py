@@ -1,20 +1,15 @@
 """Summary: a run that is not good says which option decided, the first images and where all are."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from job.cli import text
 from job.models.checkpoint import Origin
-from job.outputs.error_rows import first_errors, to_error_rows
 from job.outputs.receipts import Receipt
 from job.results.evaluation import Scores
 from job.results.verification import KINDS, Verdict
-from job.storage import parquet
-from job.storage.location import locate
 
 ORIGIN = Origin("a/model", None, "digest")
 
@@ -44,22 +39,6 @@ def test_images_that_are_neither_mapped_nor_failed_are_said_to_be_left() -> None
     assert "3 of 10 images have neither a map nor an error row" in text.of_failure(
         found, "out", 1.0, []
     )
-
-
-def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
-    output = locate(str(tmp_path))
-    reason = {"stage": "decode", "error_type": "empty", "message": "why", "retryable": False}
-    for run, task in (("run-0", 0), ("run-1", 0), ("run-1", 1)):
-        uris = [f"{run}/{task}/{number}.jpg" for number in range(3)]
-        table = pa.table({"id": range(3), "uri": uris, "error": [reason] * 3})
-        name = f"{run}-{task:06d}.parquet"
-        (output / "errors" / name).write_bytes(parquet.to_bytes(to_error_rows(table, run)))
-    found = first_errors(output, "run-1", 5)
-    assert [uri for uri, _ in found] == [
-        *(f"run-1/0/{number}.jpg" for number in range(3)),
-        *(f"run-1/1/{number}.jpg" for number in range(2)),
-    ]
-    assert {reason for _, reason in found} == {"why"}
 
 
 def test_the_rate_once_under_way_and_the_rate_with_start_up_are_both_told() -> None:
