@@ -86,7 +86,7 @@ def measure(source: str, model_name: str) -> dict[str, dict[str, Any]]:
     agreements = {name: Agreement() for name in (*PRECISIONS, REDUCED)}
     reduced_images = 0
     place = locate(source)
-    for listed in list_objects(source):
+    for listed in list_objects(place):
         data = place.fetch(listed.path, None, None)
         image = decode(data)
         (expected,) = predict_sequential([image], model, image_processor)

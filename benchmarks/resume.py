@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from benchmarks.long_run import write_images, write_model
 from job import pipeline
 from job.config import JobConfig
+from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import freeze
 from job.storage.location import locate
 
@@ -35,7 +36,7 @@ def main() -> None:
         source, model, output = (Path(place) / name for name in ("in", "model", "out"))
         write_images(source, arguments.done + LEFT)
         write_model(model)
-        freeze(str(source), locate(str(output)), {})
+        freeze(ListedFiles(str(source)), locate(str(output)))
         (output / "commits").mkdir()
         ids = np.random.default_rng(0).permutation(arguments.done)
         for number, start in enumerate(range(0, arguments.done, arguments.per_file)):

@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12, help="images to take")
     arguments = parser.parse_args()
     place = locate(arguments.images)
-    paths = [found.path for found in list_objects(arguments.images)][: arguments.count]
+    paths = [found.path for found in list_objects(place)][: arguments.count]
     files = [place.fetch(path, None, None) for path in paths]
     checkpoint = Checkpoint.from_model(arguments.model)
     result = measure(files, checkpoint, arguments.precision, arguments.decode == "reduced")

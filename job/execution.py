@@ -17,6 +17,7 @@ from job.cluster.stopping import StopSignal
 from job.cluster.tracker import ask, start_tracker
 from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
+from job.inputs.base import Input
 from job.inputs.manifest import Manifest
 from job.models.checkpoint import Checkpoint
 from job.models.info import ModelInfo
@@ -57,6 +58,7 @@ class Execution:
 
     Attributes:
         config: the options.
+        source: what the images are fetched from.
         checkpoint: the model.
         model: what is known of it.
         output: the run's OUTPUT.
@@ -66,6 +68,7 @@ class Execution:
     """
 
     config: JobConfig
+    source: Input
     checkpoint: Checkpoint
     model: ModelInfo
     output: Location
@@ -98,6 +101,7 @@ class Execution:
             receipt = self._with_precision(receipt, resources, watch)
             stages = Stages(
                 self.config,
+                self.source,
                 self.checkpoint,
                 self.model,
                 resources,

@@ -16,7 +16,7 @@ from job.outputs.lock import OutputLock
 from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.outputs.same_maps import check_same_maps, settings_of
-from job.prepare import done_ids, look_ahead, open_checkpoint, open_output, rows_to_do
+from job.prepare import done_ids, look_ahead, open_checkpoint, open_places, rows_to_do
 from job.wording import counted
 
 Say = Callable[[str], None]
@@ -38,7 +38,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     """
     stop = stop or StopSignal()
     checkpoint, origin = open_checkpoint(config)
-    output = open_output(config)
+    source, output = open_places(config)
     ahead = cache(lambda: look_ahead(config, checkpoint))
     if not Commits(output).committed():
         ahead()  # a first run has work: what keeps it from that is told before it writes
@@ -46,7 +46,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     with OutputLock(output, run_id) as lock:
         stop.releasing(lock.release)
         settings = check_same_maps(output, origin, settings_of(config))
-        images = freeze(config.input, output, config.storage_options, config.retry_policy)
+        images = freeze(source, output)
         Commits(output).recover()
         receipts.settle(output)
         done = done_ids(config, output)
@@ -68,5 +68,5 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             say(f"left out: {images.left_out}")
         from job.execution import Execution
 
-        execution = Execution(config, checkpoint, model, output, say, stop, lock.release)
+        execution = Execution(config, source, checkpoint, model, output, say, stop, lock.release)
         return execution.execute(place, receipt.with_settings(settings), images, remaining)

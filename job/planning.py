@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from job.config import JobConfig
 from job.inputs.manifest import Manifest, freeze
 from job.outputs.same_maps import check_same_maps, settings_of
-from job.prepare import done_ids, look_ahead, open_checkpoint, open_output
+from job.prepare import done_ids, look_ahead, open_checkpoint, open_places
 
 if TYPE_CHECKING:
     from job.cluster.resources import Cluster, ResourcePlan
@@ -44,10 +44,10 @@ def plan(config: JobConfig) -> Plan:
         JobError: whatever would keep a run from starting.
     """
     checkpoint, origin = open_checkpoint(config)
-    output = open_output(config)
+    source, output = open_places(config)
     place, model = look_ahead(config, checkpoint)
     check_same_maps(output, origin, settings_of(config, model))
-    images = freeze(config.input, output, config.storage_options, config.retry_policy, write=False)
+    images = freeze(source, output, write=False)
     done = len(done_ids(config, output))
     from job.execution import survey
 

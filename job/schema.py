@@ -11,6 +11,7 @@ MANIFEST = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
+        pa.field("part", pa.string()),
         pa.field("size", pa.int64()),
         pa.field("etag", pa.string()),
     ]

@@ -20,6 +20,7 @@ from job.cluster.resources import ResourcePlan
 from job.cluster.tracker import Tracker
 from job.config import JobConfig
 from job.images.loader import ImageLoader
+from job.inputs.base import Input
 from job.inputs.manifest_source import ManifestSource
 from job.models.checkpoint import Checkpoint
 from job.models.info import ModelInfo
@@ -33,7 +34,7 @@ from job.predict.predictor import Predictor
 from job.predict.segmentation import SemanticSegmentationPredictor
 from job.redact import redact
 from job.rows import LOADED, Listed
-from job.storage.location import Location, locate
+from job.storage.location import Location
 
 # A task that dies with its process or its node is started again, more often than what is wrong
 # with its images could need.
@@ -46,15 +47,17 @@ class Stages:
 
     Attributes:
         config: the options.
+        source: what the images are fetched from.
         checkpoint: the model.
         model: what is known of it.
         resources: what each step asks Ray for.
         receipt: of the run.
         tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`.
-        witnesses: objects that have just been listed, see :mod:`job.inputs.listed_files`.
+        witnesses: images that have just been listed, see :mod:`job.inputs.fetching`.
     """
 
     config: JobConfig
+    source: Input
     checkpoint: Checkpoint
     model: ModelInfo
     resources: ResourcePlan
@@ -160,7 +163,7 @@ class Stages:
     def _loader(self) -> ImageLoader:
         size = self.model.size
         return ImageLoader(
-            locate(self.config.input, self.config.storage_options, self.config.retry_policy),
+            self.source,
             size,
             reduced_side=size.reduced_side if size and self.config.decode == "reduced" else None,
             fetch_concurrency=self.config.fetch_concurrency,
@@ -168,8 +171,6 @@ class Stages:
             byte_limit=self.config.byte_limit,
             timeout=self.config.image_timeout,
             fetch_timeout=max(self.config.image_timeout, self.config.retry_policy.longest),
-            storage_options=self.config.storage_options,
-            retry_policy=self.config.retry_policy,
             witnesses=self.witnesses,
             num_cpus=self.resources.load_cpus,
             timer=self.timer,

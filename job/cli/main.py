@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, stop: StopSignal | None = None) -> i
         stop.let_go()
         if stop.was_given:  # what became of the StoppedError on its way through other code
             return _say_how_it_ended(StoppedError(TOLD))
-        from job.storage.location import REFUSALS, explain
+        from job.storage.refusals import REFUSALS, explain
 
         if not isinstance(error, REFUSALS):
             raise

@@ -10,6 +10,7 @@ from job.wording import counted, duration
 if TYPE_CHECKING:
     from job.cluster.resources import Cluster
     from job.compare.comparison import Comparison
+    from job.inputs.manifest import Manifest
     from job.planning import Plan
     from job.results.evaluation import Scores
     from job.results.verification import Verdict
@@ -114,9 +115,8 @@ def _percent(share: float) -> str:
 def of_plan(plan: "Plan") -> str:
     """What a run would do."""
     images, labels = plan.images, len(plan.model.labels)
-    size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
     lines = [
-        f"{counted(plan.remaining, 'image')} to do: {images.images:,} listed ({size}),"
+        f"{counted(plan.remaining, 'image')} to do: {images.images:,} listed ({_size(images)}),"
         f" {plan.done:,} done",
         f"  model     {plan.model.origin.name}, {counted(labels, 'class', 'classes')}",
         f"  cluster   {_cluster(plan.cluster)}",
@@ -125,6 +125,16 @@ def of_plan(plan: "Plan") -> str:
     if images.left_out.total:
         lines.insert(1, f"  left out  {images.left_out}")
     return "\n".join(lines)
+
+
+def _size(images: "Manifest") -> str:
+    """How large the images are together, as far as their storage tells."""
+    if images.size is None:
+        return "of unknown size"
+    size = f"{images.size / 1e9:.1f} GB" if images.size >= 1e9 else f"{images.size / 1e6:.1f} MB"
+    if images.unknown_sizes:
+        return f"{size}, and {images.unknown_sizes:,} of unknown size"
+    return size
 
 
 def _cluster(cluster: "Cluster") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from job.storage.location import take_retries
+from job.storage.retries import take_retries
 
 if TYPE_CHECKING:
     from job.cluster.tracker import Tracker

@@ -15,8 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.errors import StorageError
 from job.rows import Listed
-from job.storage import location
-from job.storage.location import PARTIAL, REFUSALS, Location, explain, locate
+from job.storage.local import PARTIAL, as_named, stamp
+from job.storage.location import Location, locate
+from job.storage.refusals import REFUSALS, explain
 
 # Seconds for all nodes to answer. One that does not is busy or going, and is met again when images
 # are read there: see job.cluster.outage.
@@ -103,10 +104,10 @@ _REMEDY = (
 
 def _trouble_with_input(witnesses: list[Listed]) -> str:
     for found in witnesses:
-        path = location.as_named(found.uri)
+        path = as_named(found.uri)
         try:
             with open(path, "rb") as file:
-                if found.etag not in (None, location.stamp(os.fstat(file.fileno()))):
+                if found.etag not in (None, stamp(os.fstat(file.fileno()))):
                     return f"has another file at {found.uri} than was listed. {_REMEDY}"
         except OSError as error:
             return f"does not see INPUT: {found.uri}: {explain(error)}. {_REMEDY}"

@@ -33,10 +33,13 @@ from job.config import JobConfig
 from job.errors import ConfigError, ImageError, JobError, StorageError
 from job.images.decode import decode
 from job.images.map_png import decode_map
+from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import list_images
 from job.models.checkpoint import Checkpoint
+from job.rows import Listed
 from job.storage import parquet
-from job.storage.location import STORAGE_ERRORS, StorageOptions, explain, locate
+from job.storage.location import StorageOptions, locate
+from job.storage.refusals import STORAGE_ERRORS, explain
 from job.wording import counted
 
 if TYPE_CHECKING:
@@ -176,12 +179,12 @@ def compare(
 
 def _images(source: str, options: StorageOptions | None) -> list[bytes]:
     """The images of a folder, each of which has been decoded once."""
-    place = locate(source, options)
-    listed, _ = list_images(source, options)
+    opened = ListedFiles(source, options)
+    listed, _ = list_images(opened)
     files = []
     for uri in listed["uri"].to_pylist():
         try:
-            files.append(place.fetch(uri, None, None))
+            files.append(opened.fetch(Listed(uri, None, None)))
             decode(files[-1])
         except (*STORAGE_ERRORS, ImageError) as error:
             reason = error.message if isinstance(error, ImageError) else explain(error)

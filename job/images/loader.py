@@ -18,11 +18,10 @@ from job.cluster.tracker import Tracker
 from job.errors import ImageError
 from job.images import decode
 from job.images.resize import ModelSize
-from job.inputs.listed_files import Doubt, Fetcher
-from job.limits import DEFAULT_PIXEL_LIMIT, DEFAULT_RETRY_POLICY, RetryPolicy
+from job.inputs.base import Input
+from job.inputs.fetching import Doubt, Fetcher
+from job.limits import DEFAULT_PIXEL_LIMIT
 from job.rows import Fault, Listed, failure
-from job.storage.location import Location, StorageOptions
-from job.wording import counted
 
 # A worker has one core: of two images that are decoded at once each would take as long as both, by
 # its timeout as well, and need their memory together.
@@ -36,7 +35,7 @@ class ImageLoader(Preprocessor):
     be read through no fault of theirs are left out, and reported to the tracker.
 
     Args:
-        place: any location on the storage of INPUT.
+        source: what the images are fetched from.
         model_size: what to resize to; None to leave images at their own size.
         reduced_side: pixels that reduced JPEGs have at least along each side, see
             :func:`job.images.decode.decode_reduced`; None to decode all of them in full.
@@ -45,9 +44,7 @@ class ImageLoader(Preprocessor):
         byte_limit: the most bytes its file may have.
         timeout: seconds that decoding an image may take.
         fetch_timeout: seconds that fetching one may take, retries included; by default the same.
-        storage_options: what the storages of images of an earlier INPUT are opened with.
-        retry_policy: likewise.
-        witnesses: objects that the driver has just listed, see :mod:`job.inputs.listed_files`.
+        witnesses: images that the driver has just listed, see :mod:`job.inputs.fetching`.
         num_cpus: CPUs that one task asks Ray for.
         timer: where the seconds spent are reported.
         tracker: the run's tracker, for :class:`job.cluster.guard.Guard`.
@@ -57,7 +54,7 @@ class ImageLoader(Preprocessor):
 
     def __init__(
         self,
-        place: Location,
+        source: Input,
         model_size: ModelSize | None,
         *,
         reduced_side: int | None = None,
@@ -66,8 +63,6 @@ class ImageLoader(Preprocessor):
         byte_limit: int = 2**29,
         timeout: float = 300.0,
         fetch_timeout: float | None = None,
-        storage_options: StorageOptions | None = None,
-        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         witnesses: Sequence[Listed] = (),
         num_cpus: float = 1,
         timer: StageTimer | None = None,
@@ -78,17 +73,14 @@ class ImageLoader(Preprocessor):
         self._reduced_side = reduced_side
         self._fetch_concurrency = fetch_concurrency
         self._pixel_limit = pixel_limit
-        self._byte_limit = byte_limit
         self._fetch_timeout = timeout if fetch_timeout is None else fetch_timeout
         self._num_cpus = num_cpus
         self._timer = timer or StageTimer()
         self._tracker = tracker
         self._guard = Guard("decode", tracker, timeout, stops=True)
         self._fetcher = Fetcher(
-            place,
-            options=storage_options,
-            retry_policy=retry_policy,
-            witnesses=[found for found in witnesses if (found.size or 0) <= byte_limit],
+            source,
+            witnesses=witnesses,
             timeout=self._fetch_timeout,
             threads=fetch_concurrency,
             byte_limit=byte_limit,
@@ -104,9 +96,9 @@ class ImageLoader(Preprocessor):
 
     def _transform_numpy(self, batch: Any) -> dict[str, np.ndarray]:
         objects = [
-            _Object(int(number), Listed(str(uri), _known(size), etag))
-            for number, uri, size, etag in zip(
-                batch["id"], batch["uri"], batch["size"], batch["etag"], strict=True
+            _Object(int(number), Listed(str(uri), _known(size), etag, part))
+            for number, uri, part, size, etag in zip(
+                *(batch[name] for name in ("id", "uri", "part", "size", "etag")), strict=True
             )
         ]
         try:
@@ -179,13 +171,6 @@ class ImageLoader(Preprocessor):
             return self._fetcher.late()
 
     def _fetch(self, listed: Listed) -> bytes | ImageError | Doubt:
-        if listed.size is not None and listed.size > self._byte_limit:
-            return ImageError(
-                "too_large",
-                f"{counted(listed.size, 'byte')}, over the limit of {self._byte_limit:,}; raise"
-                " --byte-limit"
-                " if such images are expected",
-            )
         with self._timer.stage("fetch"):
             return self._fetcher.fetch(listed)
 

@@ -8,14 +8,12 @@ import pyarrow.compute as pc
 
 from job import schema
 from job.errors import StorageError
-from job.image_names import EXTENSIONS, is_image_name
+from job.image_names import EXTENSIONS
+from job.inputs.base import Input
 from job.inputs.left_out import LeftOut
-from job.inputs.listing import list_objects
 from job.rows import Listed
 from job.storage import parquet
-from job.storage.location import Location, StorageOptions, locate
-from job.storage.s3 import DEFAULT_RETRY_POLICY, RetryPolicy
-from job.storage.web import plain
+from job.storage.location import Location
 
 _PART_ROWS = 1_000_000
 
@@ -25,15 +23,13 @@ class Manifest:
     """The frozen list of a run's images.
 
     Attributes:
-        rows: ``id``, ``uri``, ``size`` and ``etag`` of every image.
-        size: bytes of all listed images together.
-        listed: ``uri``, ``size`` and ``etag`` of what is there now.
+        rows: the columns of :data:`job.schema.MANIFEST`, of every image.
+        listed: the same without ``id``, of what is there now.
         new: rows that this listing added.
         left_out: what lies under INPUT and is no image of the user's.
     """
 
     rows: pa.Table
-    size: int
     listed: pa.Table
     new: int
     left_out: LeftOut
@@ -42,6 +38,17 @@ class Manifest:
     def images(self) -> int:
         """Images in the manifest."""
         return len(self.rows)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all images of known size together; None when none is known."""
+        total: int | None = pc.sum(self.rows["size"]).as_py()
+        return total
+
+    @property
+    def unknown_sizes(self) -> int:
+        """Images whose size is not known."""
+        return int(self.rows["size"].null_count)
 
     @property
     def witnesses(self) -> tuple[Listed, ...]:
@@ -56,7 +63,7 @@ class Manifest:
 
     def as_listed_now(self, rows: pa.Table) -> pa.Table:
         """Some of the rows, with the size and tag of what has taken a listed object's place."""
-        places = pc.index_in(rows["uri"], value_set=self.listed["uri"])
+        places = pc.index_in(_identity(rows), value_set=_identity(self.listed))
         now = self.listed.take(places)
         for name in ("size", "etag"):
             known = pc.if_else(pc.is_valid(places), now[name], rows[name])
@@ -64,21 +71,12 @@ class Manifest:
         return rows
 
 
-def freeze(
-    source: str,
-    output: Location,
-    options: StorageOptions,
-    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
-    *,
-    write: bool = True,
-) -> Manifest:
+def freeze(source: Input, output: Location, *, write: bool = True) -> Manifest:
     """List the input and append what is not listed yet; ids of earlier images never change.
 
     Args:
-        source: a folder, prefix, glob or single object.
+        source: the input.
         output: the run's OUTPUT.
-        options: what fsspec needs for the input's storage.
-        retry_policy: how long to try with it.
         write: False to count only.
 
     Raises:
@@ -87,8 +85,8 @@ def freeze(
     place = output / "manifest"
     files = tuple(place / name for name in place.names() if name.endswith(".parquet"))
     frozen = _read(files)
-    listed, left_out = list_images(source, options, retry_policy, needed=frozen.num_rows == 0)
-    new = listed.filter(pc.invert(pc.is_in(listed["uri"], value_set=frozen["uri"])))
+    listed, left_out = list_images(source, needed=frozen.num_rows == 0)
+    new = listed.filter(pc.invert(pc.is_in(_identity(listed), value_set=_identity(frozen))))
     first = frozen.num_rows
     new = new.add_column(
         0, schema.MANIFEST.field("id"), pa.array(range(first, first + len(new)), pa.int64())
@@ -96,44 +94,50 @@ def freeze(
     if write:
         _write_parts(place, new.cast(schema.MANIFEST))
     rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)])
-    return Manifest(rows, pc.sum(rows["size"]).as_py() or 0, listed, len(new), left_out)
+    return Manifest(rows, listed, len(new), left_out)
 
 
-def list_images(
-    source: str,
-    options: StorageOptions | None = None,
-    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
-    *,
-    needed: bool = True,
-) -> tuple[pa.Table, LeftOut]:
-    """The images under a source as (uri, size, etag), and what else is there.
+def list_images(source: Input, *, needed: bool = True) -> tuple[pa.Table, LeftOut]:
+    """The images of an input, as rows of a manifest without ``id``, and what else is there.
 
     Raises:
         StorageError: nothing to list, or no image among it where one is needed.
     """
-    place = locate(source, options, retry_policy)
-    columns: dict[str, list[object]] = {"uri": [], "size": [], "etag": []}
+    fields = pa.schema([field for field in schema.MANIFEST if field.name != "id"])
+    columns: dict[str, list[object]] = {name: [] for name in fields.names}
     left_out = LeftOut()
-    for found in list_objects(source, options, retry_policy, left_out):
-        if not (found.is_named or is_image_name(plain(found.path))):
-            left_out.add("no_image", found.path)
-            continue
-        columns["uri"].append(place.at(found.path).uri)
-        columns["size"].append(found.size)
-        columns["etag"].append(found.etag)
+    for found in source.list(left_out):
+        for name, column in columns.items():
+            column.append(getattr(found, name))
     if needed and not columns["uri"]:
         raise StorageError(
-            f"INPUT {source}: no image is there"
+            f"INPUT {source.name}: no image is there"
             f" ({' '.join(sorted(EXTENSIONS)[:6])} …). Left out: {left_out}. Give a glob to take"
             " objects by another name"
         )
-    fields = [schema.MANIFEST.field(name) for name in ("uri", "size", "etag")]
-    return pa.table(columns, schema=pa.schema(fields)), left_out
+    return pa.table(columns, schema=fields), left_out
+
+
+def _identity(rows: pa.Table) -> pa.ChunkedArray:
+    """What tells an image from every other: where it is, and which part of what is there."""
+    uris, parts = rows["uri"], rows["part"]
+    if parts.null_count == len(parts):
+        return uris
+    return pc.coalesce(pc.binary_join_element_wise(uris, parts, "\0"), uris)
 
 
 def _read(files: tuple[Location, ...]) -> pa.Table:
-    tables = [parquet.read(file) for file in files]
+    tables = [_with_parts(parquet.read(file)) for file in files]
     return pa.concat_tables([schema.MANIFEST.empty_table(), *tables])
+
+
+def _with_parts(rows: pa.Table) -> pa.Table:
+    """Rows also of a manifest from before there were parts: all whole objects."""
+    if "part" in rows.column_names:
+        return rows
+    place = schema.MANIFEST.get_field_index("part")
+    nothing = pa.nulls(len(rows), pa.string())
+    return rows.add_column(place, schema.MANIFEST.field("part"), nothing)
 
 
 def _write_parts(place: Location, rows: pa.Table) -> None:

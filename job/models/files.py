@@ -8,7 +8,8 @@ from typing import Any
 
 from job.errors import ConfigError, ModelError
 from job.models.families import refuse_other_formats
-from job.storage.location import STORAGE_ERRORS, explain, locate
+from job.storage.location import locate
+from job.storage.refusals import STORAGE_ERRORS, explain
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 # Where newer models have the image processor's settings, among those of others.

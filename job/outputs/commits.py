@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from job.storage import parquet
-from job.storage.location import PARTIAL, Location
+from job.storage.local import PARTIAL
+from job.storage.location import Location
 
 # Where the records of an OUTPUT are. Format 1 called the folder ``checkpoint``; what is committed
 # there counts, and nothing is added to it.

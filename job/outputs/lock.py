@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import OutputConflictError, StoppedError, StorageError
-from job.storage.location import STORAGE_ERRORS, Location, explain
+from job.storage.location import Location
+from job.storage.refusals import STORAGE_ERRORS, explain
 
 BEAT_SECONDS = 5.0
 # A holder on another machine that misses this many beats in a row is dead.

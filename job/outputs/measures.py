@@ -10,7 +10,8 @@ from job.cluster.resources import ResourcePlan
 from job.cluster.tracker import Snapshot, Tracker
 from job.outputs.commits import Commits
 from job.outputs.receipts import PREDICTING
-from job.storage.location import Location, take_retries
+from job.storage.location import Location
+from job.storage.retries import take_retries
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from job.cluster.data_settings import data_settings
 from job.cluster.ray_internals import CheckpointManager
 from job.errors import JobError, StorageError, causes
 from job.outputs.commits import FOLDER
-from job.storage.location import REFUSALS, Location, explain
+from job.storage.location import Location
+from job.storage.refusals import REFUSALS, explain
 
 
 class _AlreadyDropped(CheckpointManager):

@@ -9,7 +9,8 @@ from typing import Any
 from job.errors import StoppedError, StorageError
 from job.outputs.measures import Measures
 from job.outputs.receipts import Receipt, Status
-from job.storage.location import STORAGE_ERRORS, Location
+from job.storage.location import Location
+from job.storage.refusals import STORAGE_ERRORS
 
 
 class ReceiptWriter:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter, ValidationError
 
 from job import __version__
@@ -17,6 +16,7 @@ from job.models.checkpoint import Origin
 from job.outputs.commits import Commits
 from job.redact import redact
 from job.storage.location import Location
+from job.storage.uris import absolute
 from job.versions import PROGRAM, versions
 from job.wording import counted
 
@@ -153,7 +153,7 @@ def start(
     return Receipt(
         run_id=run_id,
         status="running",
-        input=source if "://" in source else LocalFileSystem._strip_protocol(source),
+        input=absolute(source),
         model=origin,
         settings=settings,
         images=images,

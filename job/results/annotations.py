@@ -12,8 +12,7 @@ from PIL import UnidentifiedImageError
 from job.errors import ConfigError, StorageError
 from job.images.map_png import decode_map
 from job.kernels.png import SIGNATURE
-from job.storage.archives import without_copies
-from job.storage.web import plain
+from job.storage.uris import plain, without_copies
 
 # Of PNG's grey values of 2 and 4 bits decoders make the full range of 8.
 _STRETCHED = {2: 85, 4: 17}

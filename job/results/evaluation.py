@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from fsspec.implementations.local import LocalFileSystem
 
 from job.errors import ConfigError, StorageError
 from job.images.map_png import decode_map
@@ -15,7 +14,9 @@ from job.outputs.dataset_card import read_labels
 from job.outputs.encoder import without_signature
 from job.results.annotations import match, read
 from job.storage import parquet
-from job.storage.location import REFUSALS, Location, StorageOptions, explain, locate
+from job.storage.location import Location, StorageOptions, locate
+from job.storage.refusals import REFUSALS, explain
+from job.storage.uris import absolute
 
 # What annotations mark pixels with that belong to no class.
 IGNORED = 255
@@ -92,7 +93,7 @@ def evaluate(
     if not uris:
         raise StorageError(f"OUTPUT {output.uri} has no manifest: no run has begun there")
     place = locate(truth, options)
-    paths = {place.at(found.path).uri: found.path for found in list_objects(truth, options)}
+    paths = {place.at(found.path).uri: found.path for found in list_objects(place, truth)}
     annotations = match(uris, _roots(output), paths, place.uri)
     labels = read_labels(output) or []
     names = {label["id"]: label["name"] for label in labels}
@@ -133,10 +134,7 @@ def _images(output: Location) -> list[str]:
 def _roots(output: Location) -> list[str]:
     """What runs have listed."""
     inputs = dict.fromkeys(receipt.input for receipt in receipts.read_all(output))
-    return [
-        source if "://" in source else str(LocalFileSystem._strip_protocol(source))
-        for source in inputs
-    ]
+    return [absolute(source) for source in inputs]
 
 
 def _maps(output: Location) -> Iterator[dict[str, Any]]:

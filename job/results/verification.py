@@ -11,7 +11,8 @@ from job.images.map_png import decode_map
 from job.outputs.commits import Commits
 from job.outputs.receipts import check_format
 from job.storage import parquet
-from job.storage.location import Location, explain
+from job.storage.location import Location
+from job.storage.refusals import explain
 
 # Problems by their kind, and what one of them is called.
 KINDS = {

@@ -1,44 +1,65 @@
 """Archives: places within a zip or tar file, as ``zip://folder::s3://bucket/photos.zip``."""
 
 import threading
-from typing import Any
+from dataclasses import dataclass
 
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.spec import AbstractFileSystem
+from job.errors import ChangedError, StorageError
+from job.limits import RetryPolicy
+from job.storage.general import GeneralLocation, opened, root_of
+from job.storage.location import Location, StorageOptions
+from job.storage.uris import absolute_path, archive_of
 
-from job.errors import ChangedError
-
-_SCHEMES = {"dir", "libarchive", "reference", "tar", "zip"}
-# Links of a chain that only keep copies of what the next one names.
-_COPIES = {"blockcache", "cached", "filecache", "simplecache"}
 # An archive is one open file: threads that read at different places in it take turns.
 _reading = threading.Lock()
 
 
-def without_copies(uri: str) -> str:
-    """A URI without ``simplecache::`` and the like: it names the same, however that is read."""
-    first, mark, rest = uri.partition("::")
-    return without_copies(rest) if mark and first.removesuffix("://") in _COPIES else uri
+@dataclass(frozen=True)
+class ArchiveLocation(GeneralLocation):
+    """A place within an archive.
+
+    Attributes:
+        archive: what its URIs end with: ``::`` and where the archive is.
+    """
+
+    archive: str = ""
+
+    @classmethod
+    def open(cls, uri: str, options: StorageOptions, retry_policy: RetryPolicy) -> Location:
+        uri, archive = _complete(uri, options)
+        fs, path = opened(uri, options)
+        if not archive:
+            raise StorageError(
+                f"{uri}: the URIs of files there would not say what they are in. Name an archive"
+                " behind the folder in it, as in zip://FOLDER::ARCHIVE"
+            )
+        root, base = root_of(fs, path, uri, archive)
+        return cls(fs, path, root, base, archive)
+
+    @property
+    def uri(self) -> str:
+        return super().uri + self.archive
+
+    def holds(self, uri: str) -> bool:
+        return archive_of(uri) == self.archive and super().holds(uri)
+
+    def fetch(
+        self, path: str, etag: str | None, size: int | None, limit: int | None = None
+    ) -> bytes:
+        path = path.removesuffix(self.archive)
+        with _reading:
+            data = bytes(self.fs.cat_file(path))
+        if size is not None and len(data) != size:
+            raise ChangedError(path)
+        return data
 
 
-def archive_of(uri: str) -> str:
-    """What a URI of a place within an archive ends with: ``::`` and where the archive is."""
-    scheme, mark, rest = without_copies(uri).partition("://")
-    if not mark or scheme not in _SCHEMES:
-        return ""
-    _, mark, archive = rest.partition("::")
-    return mark + archive
-
-
-def complete(uri: str, options: dict[str, Any]) -> tuple[str, str]:
+def _complete(uri: str, options: StorageOptions) -> tuple[str, str]:
     """A URI that names its archive wherever it is opened, and the archive's part of it.
 
     Args:
         uri: as it was given.
         options: of the filesystem; an archive that is named there is moved into the URI.
     """
-    if not is_within(uri):
-        return uri, ""
     archive = archive_of(uri)
     named = options.get("fo")
     if not archive and isinstance(named, str) and "target_protocol" not in options:
@@ -49,25 +70,6 @@ def complete(uri: str, options: dict[str, Any]) -> tuple[str, str]:
     options.pop("fo", None)
     *before, last = archive.split("::")
     if "://" not in last or last.startswith(("file://", "local://")):
-        last = LocalFileSystem._strip_protocol(last)
+        last = absolute_path(last)
     full = "::".join([*before, last])
     return uri.removesuffix(archive) + full, full
-
-
-def is_within(uri: str) -> bool:
-    """Whether a URI is of a place within an archive, whether or not it says which."""
-    scheme, mark, _ = without_copies(uri).partition("://")
-    return bool(mark) and scheme in _SCHEMES
-
-
-def fetch(fs: AbstractFileSystem, path: str, size: int | None) -> bytes:
-    """A file of an archive.
-
-    Raises:
-        ChangedError: it has another size by now.
-    """
-    with _reading:
-        data = bytes(fs.cat_file(path))
-    if size is not None and len(data) != size:
-        raise ChangedError(path)
-    return data

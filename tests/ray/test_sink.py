@@ -19,6 +19,7 @@ from job.outputs.lock import OutputLock
 from job.outputs.ray_commits import committing
 from job.outputs.sink import MapSink
 from job.rows import failure
+from job.storage.local import LocalLocation
 from job.storage.location import Location, locate
 from tests.outputs import rows
 from tests.unit.test_commits import tree
@@ -139,7 +140,7 @@ class Block:
     task_idx = 7
 
 
-class LosesLease(Location):
+class LosesLease(LocalLocation):
     """A storage on which the lock is lost right after the first file was written."""
 
     def __truediv__(self, name: str) -> "LosesLease":
@@ -147,7 +148,7 @@ class LosesLease(Location):
 
     def write_bytes(self, data: bytes) -> None:
         super().write_bytes(data)
-        root = Location(self.fs, self.path.rsplit("/", 2)[0])
+        root = LocalLocation(self.fs, self.path.rsplit("/", 2)[0])
         (root / "lock.json").write_bytes(json.dumps({"run_id": "run-2"}).encode())
 
 

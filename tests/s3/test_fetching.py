@@ -12,11 +12,12 @@ import boto3
 import pytest
 
 from job.errors import ImageError
-from job.inputs.listed_files import Fetcher
+from job.inputs.fetching import Fetcher
+from job.inputs.listed_files import ListedFiles
+from job.limits import RetryPolicy
 from job.rows import Fault, Listed
 from job.storage.location import locate
 from job.storage.packing import unpacked
-from job.storage.s3 import RetryPolicy
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 from tests.faults import FaultyProxy, Refusal, Request
@@ -44,13 +45,13 @@ def proxy(s3: S3) -> Iterator[FaultyProxy]:
         yield running
 
 
-def of_s3(proxy: FaultyProxy, **more: Any) -> tuple[Fetcher, list[Listed]]:
-    place = locate("s3://bucket/fetching", proxy.options, RetryPolicy(attempts=2, timeout=5))
-    return fetcher_of(place, **more)
+def of_s3(proxy: FaultyProxy) -> tuple[Fetcher, list[Listed]]:
+    policy = RetryPolicy(attempts=2, timeout=5)
+    return fetcher_of(ListedFiles("s3://bucket/fetching", proxy.options, policy))
 
 
 def test_objects_that_can_be_read_are_read(proxy: FaultyProxy, folder: Path) -> None:
-    for fetcher, objects in (of_s3(proxy), fetcher_of(locate(str(folder)))):
+    for fetcher, objects in (of_s3(proxy), fetcher_of(ListedFiles(str(folder)))):
         travelled = pickle.loads(pickle.dumps(fetcher))
         assert read(through(travelled, objects)) == IMAGES
 
@@ -113,8 +114,9 @@ def test_a_server_that_is_gone_or_a_name_that_is_unknown_is_no_fault_of_objects(
     _, objects = of_s3(proxy)
     for endpoint in ("http://127.0.0.1:1", "http://storage.invalid"):
         options = {**proxy.options, "endpoint_url": endpoint}
-        place = locate("s3://bucket/fetching", options, RetryPolicy(attempts=1, timeout=5))
-        for outcome in through(Fetcher(place, witnesses=objects[:1]), objects):
+        policy = RetryPolicy(attempts=1, timeout=5)
+        source = ListedFiles("s3://bucket/fetching", options, policy)
+        for outcome in through(Fetcher(source, witnesses=objects[:1]), objects):
             assert isinstance(outcome, Fault)
             assert outcome.kind == "network", outcome.reason
 
@@ -197,7 +199,7 @@ def test_what_is_stored_packed_is_unpacked_so_far_and_no_further(
                 (tmp_path / name).write_bytes(data)
             encodings = {f"/{name}": encoding for name, (_, encoding) in contents.items()}
             uri = stack.enter_context(serving_folder(tmp_path, encodings))
-        fetcher = Fetcher(locate(uri), byte_limit=1_000_000)
+        fetcher = Fetcher(ListedFiles(uri), byte_limit=1_000_000)
         a, b, c, d, e, f, g = through(fetcher, listed_in(uri))
         assert a == e == image
         assert (d, g) == (contents["d.jpg"][0], contents["g.jpg"][0]), "it is what it is"
@@ -222,10 +224,9 @@ def test_each_object_is_read_from_the_storage_that_its_uri_names(
     proxy: FaultyProxy, folder: Path
 ) -> None:
     _, remote = of_s3(proxy)
-    local = locate(str(folder), proxy.options)
-    fetcher, near = fetcher_of(local, options=proxy.options, retry_policy=RetryPolicy(2, 5))
+    fetcher, near = fetcher_of(ListedFiles(str(folder), proxy.options, RetryPolicy(2, 5)))
     assert read(through(pickle.loads(pickle.dumps(fetcher)), [*near, *remote])) == IMAGES * 2
-    fetcher = Fetcher(locate("s3://bucket/fetching", proxy.options), options=proxy.options)
+    fetcher = Fetcher(ListedFiles("s3://bucket/fetching", proxy.options))
     assert read(through(fetcher, [*remote, *near])) == IMAGES * 2
 
 
@@ -233,8 +234,7 @@ def test_storage_of_another_input_that_fails_is_told_apart(
     proxy: FaultyProxy, folder: Path
 ) -> None:
     _, remote = of_s3(proxy)
-    local = locate(str(folder), proxy.options)
-    fetcher, near = fetcher_of(local, options=proxy.options, retry_policy=RetryPolicy(2, 5))
+    fetcher, near = fetcher_of(ListedFiles(str(folder), proxy.options, RetryPolicy(2, 5)))
     proxy.refuse(Refusal(400, "ExpiredToken"), "GET", "bucket/fetching/")
     *found, last = through(fetcher, [*near, remote[0]])
     assert read(found) == IMAGES

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from job.errors import ConfigError, StorageError
-from job.inputs.listing import list_objects, refuse_overlap
-from job.storage.location import Location, locate
+from job.inputs.listed_files import ListedFiles
+from job.inputs.listing import list_objects
+from job.prepare import refuse_overlap
+from job.storage.location import locate
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 from tests.unit.test_listing import STRANGE, fill, names
@@ -50,10 +52,10 @@ def test_strange_keys_on_s3_are_listed_and_read_as_they_are(s3: S3, tmp_path: Pa
     strange = [name for name in STRANGE if "\n" not in name]
     uri = s3.upload(fill(tmp_path, *strange), "strange")
     place = locate(uri)
-    found = list(list_objects(uri))
+    found = list(list_objects(locate(uri)))
     assert {os.path.basename(item.path) for item in found} == set(strange)
     for item in found:
-        content = Location(place.fs, item.path).read_bytes()
+        content = place.at(item.path).read_bytes()
         assert content.decode() == os.path.basename(item.path)
 
 
@@ -86,7 +88,7 @@ def test_a_bucket_is_listed_from_its_root(s3: S3) -> None:
         names("s3://rooted")
     for key in ("b.jpg", "a/c.jpg", "a-/d.jpg"):
         client.put_object(Bucket="rooted", Key=key, Body=b"x")
-    found = [item.path for item in list_objects("s3://rooted/")]
+    found = [item.path for item in list_objects(locate("s3://rooted/"))]
     assert found == ["rooted/a-/d.jpg", "rooted/a/c.jpg", "rooted/b.jpg"]
 
 
@@ -108,8 +110,8 @@ def test_a_listing_is_never_a_cached_one(s3: S3) -> None:
 
 def test_overlap_on_s3_is_by_key_and_by_bucket(s3: S3) -> None:
     with pytest.raises(ConfigError, match="inside INPUT s3://bucket/a"):
-        refuse_overlap(locate("s3://bucket/a/"), locate("s3://bucket/a/out"))
+        refuse_overlap(ListedFiles("s3://bucket/a/"), locate("s3://bucket/a/out"))
     with pytest.raises(ConfigError, match="inside INPUT"):
-        refuse_overlap(locate("s3://bucket"), locate("s3://bucket/out"))
-    refuse_overlap(locate("s3://bucket/a"), locate("s3://bucket/ab"))
-    refuse_overlap(locate("s3://bucket/a"), locate("s3://other/a/out"))
+        refuse_overlap(ListedFiles("s3://bucket"), locate("s3://bucket/out"))
+    refuse_overlap(ListedFiles("s3://bucket/a"), locate("s3://bucket/ab"))
+    refuse_overlap(ListedFiles("s3://bucket/a"), locate("s3://other/a/out"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import freeze
 from job.storage.location import Location, locate
 from tests.conftest import S3
@@ -18,7 +19,7 @@ def test_a_folder_that_looks_like_a_glob_is_a_folder_and_its_files_are_sifted_by
     root = {"local": str(tmp_path), "memory": memory, "s3": "s3://bucket/looks"}[kind]
     for file in ("b.jpg", "notes.txt", "sub[3]/c.png", "Thumbs.db", "._b.jpg"):
         (locate(root) / name / file).write_bytes(b"x")
-    images = freeze(f"{root}/{name}", output, {})
+    images = freeze(ListedFiles(f"{root}/{name}"), output)
     assert set(numbered(images)) == {"b.jpg", "c.png"}
     assert str(images.left_out) == (
         "1 object without an image's name (notes.txt), 2 files of operating systems"
@@ -26,13 +27,15 @@ def test_a_folder_that_looks_like_a_glob_is_a_folder_and_its_files_are_sifted_by
     ) or "such as Thumbs.db" in str(images.left_out)
     for uri in images.rows["uri"].to_pylist():
         assert locate(uri).read_bytes() == b"x"
-    assert set(numbered(freeze(f"{root}/{name}/*.txt", output, {}, write=False))) >= {"notes.txt"}
+    assert set(numbered(freeze(ListedFiles(f"{root}/{name}/*.txt"), output, write=False))) >= {
+        "notes.txt"
+    }
 
 
 def test_a_manifest_on_s3_names_objects_by_their_uri(s3: S3, tmp_path: Path) -> None:
     source = s3.upload(touch(tmp_path / "in", "a.jpg", "b.png", "c.txt"), "manifest-in")
     place = locate("s3://bucket/manifest-out")
-    images = freeze(source, place, {})
+    images = freeze(ListedFiles(source), place)
     assert images.rows["uri"].to_pylist() == [f"{source}/a.jpg", f"{source}/b.png"]
     assert images.left_out.total == 1
-    assert freeze(source, place, {}).new == 0
+    assert freeze(ListedFiles(source), place).new == 0

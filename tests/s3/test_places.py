@@ -6,8 +6,11 @@ from pathlib import Path
 import boto3
 import pytest
 
+from job.config import JobConfig
 from job.errors import StorageError
-from job.prepare import check_input, check_output, open_places
+from job.inputs.listed_files import ListedFiles
+from job.prepare import check_output, open_places
+from job.storage.location import locate
 from tests.conftest import S3
 
 
@@ -26,8 +29,8 @@ def test_places_that_can_be_used_are_opened_and_nothing_is_written(
         tmp_path / "new [1]" / "deep*" / "out",
         "s3://bucket/places/new",
     ):
-        opened = open_places(str(source), str(output))
-        assert opened[0].path == str(source)
+        opened = open_places(JobConfig(input=str(source), output=str(output)))
+        assert [place.uri for place in opened] == [str(source), str(output)]
     assert os.listdir(tmp_path) == ["in"]
     assert "Contents" not in boto3.client("s3", endpoint_url=s3.endpoint).list_objects_v2(
         Bucket="bucket", Prefix="places/new"
@@ -35,13 +38,13 @@ def test_places_that_can_be_used_are_opened_and_nothing_is_written(
 
 
 def test_an_input_that_is_not_there_is_found_out(source: Path, s3: S3) -> None:
-    check_input(str(source))
-    check_input(f"{source}/*.jpg")
+    ListedFiles(str(source)).check()
+    ListedFiles(f"{source}/*.jpg").check()
     for missing in (f"{source}/none", f"{source}/*.png", "s3://bucket/none", "s3://bucket/n*.jpg"):
         with pytest.raises(StorageError, match="nothing is there"):
-            check_input(missing)
+            ListedFiles(missing).check()
     with pytest.raises(StorageError, match="cannot be listed: the bucket is not there"):
-        check_input("s3://no-such-bucket/x")
+        ListedFiles("s3://no-such-bucket/x").check()
 
 
 def test_an_output_that_cannot_be_made_is_refused(source: Path, tmp_path: Path, s3: S3) -> None:
@@ -58,5 +61,5 @@ def test_an_output_that_cannot_be_made_is_refused(source: Path, tmp_path: Path, 
         ("s3://bucket/places/file", "a file is in the way"),
     ):
         with pytest.raises(StorageError, match=rf"OUTPUT .* cannot be written: .*{words}"):
-            check_output(str(output))
-    check_output("s3://bucket/places/fil")
+            check_output(locate(str(output)), str(output))
+    check_output(locate("s3://bucket/places/fil"), "")

@@ -14,19 +14,13 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from job.errors import StorageError
+from job.errors import ChangedError, StorageError
 from job.inputs.listing import list_objects
+from job.limits import RetryPolicy
 from job.storage import notices
-from job.storage.location import (
-    STORAGE_ERRORS,
-    ChangedError,
-    Location,
-    RetryPolicy,
-    explain,
-    locate,
-    take_retries,
-)
-from job.storage.refusals import kind_of
+from job.storage.location import Location, locate
+from job.storage.refusals import STORAGE_ERRORS, explain, kind_of
+from job.storage.retries import take_retries
 from tests.conftest import S3
 from tests.faults import KINDS, FaultyProxy, Refusal
 from tests.servers import silent
@@ -103,7 +97,7 @@ def test_hundreds_of_calls_all_succeed_while_a_fifth_of_the_requests_fails(s3: S
         assert len(proxy.requests) > 500
         assert all(proxy.injected[kind] > 3 for kind in KINDS), proxy.injected
         assert take_retries() == proxy.failures
-    assert [item.path for item in list_objects("s3://bucket/hundreds")] == [
+    assert [item.path for item in list_objects(locate("s3://bucket/hundreds"))] == [
         f"bucket/hundreds/{name}" for name in names
     ]
 
@@ -115,7 +109,7 @@ def test_a_listing_of_many_pages_is_whole_and_sorted_while_pages_fail(
     put(s3, **dict.fromkeys(keys, b"x"))
     with FaultyProxy(s3.endpoint, share=0.3, seed=3, stall=0.1) as proxy:
         options = {**proxy.options, "s3_additional_kwargs": {"MaxKeys": 5}}
-        found = list(list_objects("s3://bucket/pages", options))
+        found = list(list_objects(locate("s3://bucket/pages", options)))
         assert [item.path for item in found] == [f"bucket/{key}" for key in keys]
         assert proxy.failures
 
@@ -249,7 +243,7 @@ def test_storage_that_does_not_answer_is_told_while_it_is_tried(
             endpoint = {"refusing": "http://127.0.0.1:1", "nameless": "http://s.invalid"}[kind]
         options = {"endpoint_url": endpoint, "key": "k", "secret": "hidden"}
         with pytest.raises(StorageError):
-            list(list_objects("s3://bucket/x", options, RetryPolicy(attempts=3, timeout=1)))
+            list(list_objects(locate("s3://bucket/x", options, RetryPolicy(attempts=3, timeout=1))))
     (line,) = told  # and then it is left alone for a while
     assert line.startswith(f"retrying S3 at {endpoint}: no answer for ")
     assert " of 3 (--storage-attempts, --storage-timeout): " in line
@@ -301,8 +295,8 @@ def test_a_fetch_is_one_request(healthy: FaultyProxy, s3: S3, attempts: int) -> 
 def test_an_object_that_has_changed_is_not_fetched(s3: S3) -> None:
     put(s3, changing=b"one")
     place = locate("s3://bucket")
-    (before,) = list_objects("s3://bucket/changing")
-    uri = Location(place.fs, before.path).uri
+    (before,) = list_objects(locate("s3://bucket/changing"))
+    uri = place.at(before.path).uri
     assert place.fetch(uri, before.etag, before.size) == b"one"
     put(s3, changing=b"two")
     take_retries()
@@ -347,13 +341,13 @@ def test_a_key_is_read_as_it_is_whatever_it_looks_like(s3: S3, key: str) -> None
         put(s3, **{f"{folder}/{other}": b"another"})
     put(s3, **{f"{folder}/{key}": key.encode()})
     place = locate(f"s3://bucket/{folder}")
-    listed = {item.path: item for item in list_objects(f"s3://bucket/{folder}")}
+    listed = {item.path: item for item in list_objects(locate(f"s3://bucket/{folder}"))}
     found = listed[f"bucket/{folder}/{key}"]
-    uri = Location(place.fs, found.path).uri
+    uri = place.at(found.path).uri
     assert uri == f"s3://bucket/{folder}/{key}"
     assert place.fetch(uri, found.etag, found.size) == key.encode()
-    assert list(list_objects(uri)) == [found]
-    file = Location(place.fs, f"bucket/{folder}/written/{key}")
+    assert list(list_objects(locate(uri))) == [found]
+    file = place.at(f"bucket/{folder}/written/{key}")
     file.write_bytes(b"round trip")
     assert file.read_bytes() == b"round trip"
     file.delete()
@@ -369,7 +363,7 @@ def test_the_other_name_of_the_scheme_is_the_same_storage(s3: S3) -> None:
 def test_a_listing_arrives_page_by_page(healthy: FaultyProxy, s3: S3) -> None:
     put(s3, **{f"lazy/{number}": b"x" for number in range(9)})
     options = {**healthy.options, "s3_additional_kwargs": {"MaxKeys": 3}}
-    listing = list_objects("s3://bucket/lazy", options)
+    listing = list_objects(locate("s3://bucket/lazy", options))
     assert next(listing).path == "bucket/lazy/0"
     assert len(healthy.requests) == 1, "one page, and nothing to look for a folder first"
     assert len(list(listing)) == 8
@@ -383,7 +377,7 @@ def test_a_listing_that_breaks_off_is_an_error_and_no_short_list(
     healthy.refuse(403, "GET", "bucket", after=2)
     options = {**healthy.options, "s3_additional_kwargs": {"MaxKeys": 3}}
     with pytest.raises(StorageError, match="cannot be listed: permission denied"):
-        list(list_objects("s3://bucket/broken", options))
+        list(list_objects(locate("s3://bucket/broken", options)))
 
 
 def test_the_requester_pays_where_the_options_say_so(s3: S3) -> None:
@@ -397,7 +391,7 @@ def test_the_requester_pays_where_the_options_say_so(s3: S3) -> None:
 
     with Asking(s3.endpoint) as proxy:
         options = {**proxy.options, "requester_pays": True}
-        (found,) = list_objects("s3://bucket/paid", options)
+        (found,) = list_objects(locate("s3://bucket/paid", options))
         assert locate("s3://bucket/paid", options).fetch(found.path, found.etag, 1) == b"x"
     assert payers == ["requester", "requester"]
 
@@ -420,7 +414,7 @@ def test_patience_and_options_travel_to_another_process(healthy: FaultyProxy) ->
         [sys.executable, "-c", script], input=pickle.dumps(place), capture_output=True, check=False
     )
     first, second = done.stdout.decode().splitlines()
-    assert first == "job.storage.s3 7.5 7.5", done.stderr.decode()
+    assert first == "job.storage.s3_requests 7.5 7.5", done.stderr.decode()
     assert "SlowDown" in second
     assert len(healthy.requests) == 2
 

@@ -54,7 +54,7 @@ def test_the_etag_changes_with_the_content_and_only_then(kind: str, tmp_path: Pa
     file = locate(uri) / "a.jpg"
 
     def etag() -> str | None:
-        (found,) = list_objects(uri)
+        (found,) = list_objects(locate(uri))
         return found.etag
 
     file.write_bytes(b"one")

@@ -5,15 +5,16 @@ import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from job.errors import ImageError
-from job.inputs.listed_files import Doubt, Fetcher
-from job.inputs.listing import list_objects
+from job.inputs.base import Input
+from job.inputs.fetching import Doubt, Fetcher
+from job.inputs.left_out import LeftOut
+from job.inputs.listed_files import ListedFiles
 from job.rows import Fault, Listed
-from job.storage.location import Location, locate
+from job.storage.location import locate
 from tests import hosted as hosted  # registers hosted://
 from tests.servers import serving_folder
 
@@ -30,14 +31,10 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def fetcher_of(place: Location, **more: Any) -> tuple[Fetcher, list[Listed]]:
+def fetcher_of(source: Input) -> tuple[Fetcher, list[Listed]]:
     """A fetcher whose witnesses are the first, the middle and the last of what is listed."""
-    options = {k: v for k, v in place.fs.storage_options.items() if k != "retry_policy"}
-    found = [
-        Listed(Location(place.fs, item.path).uri, item.size, item.etag)
-        for item in list_objects(place.uri, options)
-    ]
-    return Fetcher(place, witnesses=[found[0], found[3], found[-1]], **more), found
+    found = list(source.list(LeftOut()))
+    return Fetcher(source, witnesses=[found[0], found[3], found[-1]]), found
 
 
 def through(fetcher: Fetcher, objects: list[Listed]) -> Outcomes:
@@ -56,7 +53,7 @@ IMAGES = [f"image {number}" for number in range(6)]
 
 @pytest.mark.parametrize("what", ["renamed", "emptied"])
 def test_a_folder_that_is_not_mounted_is_no_fault_of_its_files(folder: Path, what: str) -> None:
-    fetcher, objects = fetcher_of(locate(str(folder)))
+    fetcher, objects = fetcher_of(ListedFiles(str(folder)))
     away = shutil.move(folder / "deep", folder.parent / "away")
     if what == "emptied":
         (folder / "deep").mkdir()
@@ -72,7 +69,7 @@ def test_a_folder_that_is_not_mounted_is_no_fault_of_its_files(folder: Path, wha
 def test_a_process_without_file_handles_blames_no_file(folder: Path) -> None:
     import resource
 
-    fetcher, objects = fetcher_of(locate(str(folder)))
+    fetcher, objects = fetcher_of(ListedFiles(str(folder)))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Threads and pools need none: what is open already stays open.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -89,7 +86,7 @@ def test_a_process_without_file_handles_blames_no_file(folder: Path) -> None:
 def test_a_file_that_is_gone_is_missing_and_may_come_back_with_its_folder(folder: Path) -> None:
     (folder / "other").mkdir()
     (folder / "other" / "gone.jpg").write_bytes(b"x")
-    fetcher, objects = fetcher_of(locate(str(folder)))
+    fetcher, objects = fetcher_of(ListedFiles(str(folder)))
     os.unlink(folder / "deep" / "2.jpg")
     shutil.rmtree(folder / "other")
     found = through(fetcher, objects)
@@ -102,8 +99,7 @@ def test_a_file_that_is_gone_is_missing_and_may_come_back_with_its_folder(folder
 
 
 def listed_in(uri: str) -> list[Listed]:
-    place = locate(uri)
-    return [Listed(place.at(found.path).uri, found.size, found.etag) for found in list_objects(uri)]
+    return list(ListedFiles(uri).list(LeftOut()))
 
 
 def test_images_of_a_folder_on_the_web_are_read(tmp_path: Path) -> None:
@@ -113,7 +109,7 @@ def test_images_of_a_folder_on_the_web_are_read(tmp_path: Path) -> None:
     (folder / "sub dir" / "b#1.jpg").write_bytes(b"image b")
     with serving_folder(tmp_path) as address:
         objects = listed_in(f"{address}/in")
-        fetcher = Fetcher(locate(f"{address}/in"), witnesses=objects[:1])
+        fetcher = Fetcher(ListedFiles(f"{address}/in"), witnesses=objects[:1])
         assert read(through(pickle.loads(pickle.dumps(fetcher)), objects)) == ["image a", "image b"]
         (single,) = listed_in(f"{address}/in/a.jpg")
         assert single.size == 7
@@ -125,7 +121,7 @@ def test_images_of_a_folder_on_the_web_are_read(tmp_path: Path) -> None:
         (folder / "a.jpg").unlink()
         (error,) = through(fetcher, objects[:1])
         assert isinstance(error, ImageError | Fault)
-        small = Fetcher(locate(f"{address}/in"), byte_limit=6)
+        small = Fetcher(ListedFiles(f"{address}/in"), byte_limit=6)
         (error,) = through(small, objects[1:])
         assert isinstance(error, ImageError)
         assert error.kind == "too_large"
@@ -140,8 +136,8 @@ def test_images_are_read_from_the_archive_that_each_names(kind: str, tmp_path: P
             (tmp_path / name / f"{number}.jpg").write_bytes(f"{name} {number}".encode() * 1000)
         shutil.make_archive(str(tmp_path / name), kind, tmp_path / name)
         objects += listed_in(f"{kind}://::{tmp_path}/{name}.{kind}")
-    place = locate(f"{kind}://::{tmp_path}/one.{kind}")
-    fetcher = pickle.loads(pickle.dumps(Fetcher(place)))
+    source = ListedFiles(f"{kind}://::{tmp_path}/one.{kind}")
+    fetcher = pickle.loads(pickle.dumps(Fetcher(source)))
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(fetcher.fetch, objects * 4))
     expected = [f"{name} {number}" * 1000 for name in ("one", "two") for number in range(6)]
@@ -153,5 +149,6 @@ def test_images_of_an_earlier_host_are_not_read_from_the_new_one() -> None:
         (locate(f"hosted://{host}/in") / "a.jpg").write_bytes(host.encode())
     (earlier,), (now,) = listed_in("hosted://one/in"), listed_in("hosted://two/in")
     assert earlier.uri != now.uri
-    fetcher = pickle.loads(pickle.dumps(Fetcher(locate("hosted://two/in"), witnesses=[now])))
+    fetcher = Fetcher(ListedFiles("hosted://two/in"), witnesses=[now])
+    fetcher = pickle.loads(pickle.dumps(fetcher))
     assert read(through(fetcher, [earlier, now, earlier])) == ["one", "two", "one"]

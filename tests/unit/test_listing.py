@@ -9,15 +9,17 @@ import pytest
 
 from job.errors import ConfigError, StorageError
 from job.inputs.left_out import LeftOut
-from job.inputs.listing import list_objects, refuse_overlap
-from job.storage.location import Location, locate
+from job.inputs.listed_files import ListedFiles
+from job.inputs.listing import list_objects
+from job.prepare import refuse_overlap
+from job.storage.location import locate
 from tests import hosted as hosted  # registers hosted://
 
 STRANGE = ["a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "[i].jpg", "j\nk.jpg", "ü🎈.jpg", "l*.jpg"]
 
 
 def names(uri: object, **options: object) -> list[str]:
-    return [os.path.basename(found.path) for found in list_objects(str(uri), options)]
+    return [os.path.basename(found.path) for found in list_objects(locate(str(uri), options))]
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -30,15 +32,17 @@ def fill(folder: Path, *names: str) -> Path:
 def test_a_folder_is_listed_with_what_is_nested_in_it_sorted(tmp_path: Path) -> None:
     fill(tmp_path, "b.jpg", "a/z.jpg", "a/deep/er/y.jpg", "c.txt")
     (tmp_path / "empty").mkdir()
-    found = [item.path for item in list_objects(str(tmp_path))]
+    found = [item.path for item in list_objects(locate(str(tmp_path)))]
     expected = ["a/deep/er/y.jpg", "a/z.jpg", "b.jpg", "c.txt"]
     assert found == [str(tmp_path / name) for name in expected]
-    assert [item.size for item in list_objects(f"{tmp_path}/")] == [len(n) for n in expected]
+    assert [item.size for item in list_objects(locate(f"{tmp_path}/"))] == [
+        len(n) for n in expected
+    ]
 
 
 def test_the_order_is_that_of_the_whole_paths(tmp_path: Path) -> None:
     fill(tmp_path, "a/x", "a/b/x", "a-b", "a-b-/x", "a.jpg", "a0", "a/x-", "ü/x", "🎈", "A", " ")
-    found = [item.path for item in list_objects(str(tmp_path))]
+    found = [item.path for item in list_objects(locate(str(tmp_path)))]
     assert len(found) == 11
     assert found == sorted(found)
 
@@ -65,14 +69,14 @@ def test_links_are_followed_each_folder_once_and_loops_are_cut(tmp_path: Path) -
         ("in/*/*", ["folder/b.jpg", "sub/s.jpg"]),
     ):
         left_out = LeftOut()
-        found = list(list_objects(str(tmp_path / way), left_out=left_out))
+        found = list(list_objects(locate(str(tmp_path / way)), left_out=left_out))
         root = tmp_path / way.partition("/")[0]
         assert [os.path.relpath(item.path, root) for item in found] == expected, way
         if "*/*" not in way:
             assert "2 links that lead nowhere (such as" in str(left_out), way
             assert "1 pipe, socket or device (pipe.jpg)" in str(left_out), way
     assert "links to folders that are listed anyway" in str(left_out)
-    linked = next(found for found in list_objects(str(tmp_path / "in/link.jpg")))
+    linked = next(found for found in list_objects(locate(str(tmp_path / "in/link.jpg"))))
     assert linked.size == len("elsewhere/b.jpg"), "of the file, not of the link"
     assert locate(str(tmp_path)).fetch(linked.path, linked.etag, None) == b"elsewhere/b.jpg"
 
@@ -86,7 +90,7 @@ def test_what_systems_leave_beside_images_is_left_out_and_counted(tmp_path: Path
     fill(root, *left, "a.jpg", "b/c.jpg")
     for way in (root, f"{root}/**"):
         left_out = LeftOut()
-        found = list_objects(str(way), left_out=left_out)
+        found = list_objects(locate(str(way)), left_out=left_out)
         assert [os.path.relpath(item.path, root) for item in found] == ["a.jpg", "b/c.jpg"]
         assert re.fullmatch(r"9 files of operating systems \(such as .*\)", str(left_out))
         assert left_out.total == 9
@@ -104,7 +108,7 @@ def test_a_large_folder_is_listed_without_a_record_of_each_file(tmp_path: Path) 
         os.link(tmp_path / "0", tmp_path / str(number))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in list_objects(str(tmp_path))) == 20_000
+        assert sum(1 for _ in list_objects(locate(str(tmp_path)))) == 20_000
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -126,10 +130,10 @@ def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
 def test_strange_names_are_listed_and_read_as_they_are(tmp_path: Path) -> None:
     fill(tmp_path, *STRANGE)
     place = locate(str(tmp_path))
-    found = {os.path.basename(item.path): item.path for item in list_objects(str(tmp_path))}
+    found = {os.path.basename(item.path): item.path for item in list_objects(locate(str(tmp_path)))}
     assert set(found) == set(STRANGE)
     for name, path in found.items():
-        assert Location(place.fs, path).read_bytes() == name.encode()
+        assert place.at(path).read_bytes() == name.encode()
 
 
 @pytest.mark.parametrize("name", STRANGE)
@@ -178,9 +182,9 @@ def test_memory_lists_folders_files_and_globs(memory: str) -> None:
 def test_an_output_inside_the_input_is_refused(tmp_path: Path, source: str, output: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    places = [locate(os.path.join(tmp_path, name)) for name in (source, output)]
+    opened = ListedFiles(os.path.join(tmp_path, source))
     with pytest.raises(ConfigError, match=r"inside INPUT.*Put OUTPUT beside INPUT"):
-        refuse_overlap(*places)
+        refuse_overlap(opened, locate(os.path.join(tmp_path, output)))
 
 
 @pytest.mark.parametrize(
@@ -191,21 +195,22 @@ def test_an_output_beside_or_around_the_input_is_fine(
 ) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "b")
-    refuse_overlap(locate(str(tmp_path / source)), locate(str(tmp_path / output)))
+    refuse_overlap(ListedFiles(str(tmp_path / source)), locate(str(tmp_path / output)))
 
 
 @pytest.mark.parametrize("glob", ["**", "*/*", "o*/**"])
 def test_an_output_that_a_glob_of_the_input_matches_is_refused(tmp_path: Path, glob: str) -> None:
     fill(tmp_path, "in/a.jpg")
     with pytest.raises(ConfigError, match="inside INPUT"):
-        refuse_overlap(locate(f"{tmp_path}/in/{glob}"), locate(f"{tmp_path}/in/out"))
+        refuse_overlap(ListedFiles(f"{tmp_path}/in/{glob}"), locate(f"{tmp_path}/in/out"))
 
 
 def test_the_same_path_on_another_storage_is_no_overlap(tmp_path: Path) -> None:
-    refuse_overlap(locate(str(tmp_path)), locate(f"memory://{tmp_path}/out"))
-    refuse_overlap(locate("hosted://one/in"), locate("hosted://two/in/out"))
+    refuse_overlap(ListedFiles(str(tmp_path)), locate(f"memory://{tmp_path}/out"))
+    refuse_overlap(ListedFiles(f"memory://{tmp_path}/**"), locate(f"{tmp_path}/out"))
+    refuse_overlap(ListedFiles("hosted://one/in"), locate("hosted://two/in/out"))
     with pytest.raises(ConfigError, match="inside INPUT hosted://one/in"):
-        refuse_overlap(locate("hosted://one/in"), locate("hosted://one/in/out"))
+        refuse_overlap(ListedFiles("hosted://one/in"), locate("hosted://one/in/out"))
 
 
 def test_a_storage_that_does_not_answer_is_a_storage_error() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from job.config import JobConfig
 from job.errors import ConfigError, StorageError
-from job.prepare import check_output, open_places
+from job.prepare import check_output, open_places, refuse_read_only
+from job.storage.location import locate
 
 
 @pytest.fixture
@@ -29,11 +31,13 @@ def source(tmp_path: Path) -> Path:
 )
 def test_an_output_that_is_only_read_is_refused(output: str, words: str, source: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        open_places(str(source), output)
+        open_places(JobConfig(input=str(source), output=output))
 
 
 def test_a_folder_of_another_filesystem_is_no_archive(tmp_path: Path) -> None:
-    check_output(f"dir://out::file://{tmp_path}")
+    uri = f"dir://out::file://{tmp_path}"
+    refuse_read_only(uri)
+    check_output(locate(uri), uri)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -41,7 +45,7 @@ def test_an_output_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(StorageError, match="permission denied"):
-            check_output(str(tmp_path / "out"))
+            check_output(locate(str(tmp_path / "out")), "out")
     finally:
         tmp_path.chmod(0o700)
 
@@ -50,8 +54,9 @@ def test_places_are_looked_at_without_what_takes_seconds_to_load(
     source: Path, tmp_path: Path
 ) -> None:
     script = (
-        "import sys; from job.prepare import open_places; from job.inputs import manifest;"
-        f"open_places({str(source)!r}, {str(tmp_path / 'out')!r});"
+        "import sys; from job.config import JobConfig; from job.inputs import manifest;"
+        "from job.prepare import open_places;"
+        f"open_places(JobConfig(input={str(source)!r}, output={str(tmp_path / 'out')!r}));"
         "print({'ray', 'torch', 'transformers', 'pandas', 'numba'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from job.storage.location import (
-    STORAGE_ERRORS,
-    RetryPolicy,
-    explain,
-    locate,
-)
+from job.limits import RetryPolicy
+from job.storage.location import locate
+from job.storage.refusals import STORAGE_ERRORS, explain
 from tests.servers import silent
 
 

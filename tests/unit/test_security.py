@@ -20,6 +20,7 @@ from job import schema
 from job.cli import text
 from job.errors import JobError, ModelError
 from job.images.map_png import decode_map
+from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import freeze
 from job.models.checkpoint import Checkpoint
 from job.models.info import ModelInfo
@@ -268,7 +269,7 @@ def output(tmp_path: Path) -> Location:
     """An OUTPUT with one image listed, to spoil."""
     place = tmp_path / "out"
     (place / "manifest").mkdir(parents=True)
-    row = {"id": [0], "uri": ["a.jpg"], "size": [1], "etag": ["x"]}
+    row = {"id": [0], "uri": ["a.jpg"], "part": [None], "size": [1], "etag": ["x"]}
     table = pa.table(row, schema=schema.MANIFEST)
     pq.write_table(table, place / "manifest" / "part-000000000000.parquet")
     return locate(str(place))
@@ -276,7 +277,7 @@ def output(tmp_path: Path) -> Location:
 
 READERS: dict[str, Callable[[Location, Path], object]] = {
     "verify": lambda output, _: verify(output, deep=True),
-    "freeze": lambda output, source: freeze(str(source), output, {}, write=False),
+    "freeze": lambda output, source: freeze(ListedFiles(str(source)), output, write=False),
     "done": lambda output, _: Commits(output).done(),
     "open errors": lambda output, _: error_rows.open_errors(output, only_retryable=True),
     "rows": lambda output, _: [t.to_pylist() for t in parquet.tables(output / "maps")],
@@ -304,7 +305,7 @@ def test_parquet_with_pickles_in_it_is_never_unpickled(
     pickles = pa.ExtensionArray.from_storage(
         ArrowPythonObjectType(), pa.array([bomb], pa.large_binary())
     )
-    columns = ("uri", "size", "etag", "height", "width", "map", "classes", "retryable")
+    columns = ("uri", "part", "size", "etag", "height", "width", "map", "classes", "retryable")
     table = pa.table({"id": [0], **dict.fromkeys(columns, pickles)})
     place = Path(output.path) / folder
     place.mkdir(exist_ok=True)

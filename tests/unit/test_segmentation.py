@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -26,13 +27,14 @@ from job import Checkpoint, SemanticSegmentationPredictor, predict_sequential
 from job.errors import ModelError
 from job.images.loader import ImageLoader
 from job.images.resize import ModelSize
+from job.inputs.listed_files import ListedFiles
 from job.inputs.listing import list_objects
+from job.limits import RetryPolicy
 from job.models.forward import Forward, stock
 from job.models.info import ModelInfo
 from job.models.loading import load_model
 from job.models.processors import fixed_size, load_image_processor
-from job.storage.location import Location, locate
-from job.storage.s3 import RetryPolicy
+from job.storage.location import locate
 from tests.conftest import LABELS, PHOTOS, make_model, picture
 from tests.tiny_models import BUILDS
 
@@ -105,13 +107,14 @@ def listed(uris: list[str]) -> dict[str, np.ndarray]:
     return {
         "id": np.arange(len(uris)),
         "uri": np.array(uris, object),
+        "part": unknown,
         "size": unknown,
         "etag": unknown,
     }
 
 
 def test_objects_that_are_too_large_are_not_even_fetched(tmp_path: Path) -> None:
-    loader = ImageLoader(locate(str(tmp_path)), ModelSize(8, 8, 2), byte_limit=1000)
+    loader = ImageLoader(ListedFiles(str(tmp_path)), ModelSize(8, 8, 2), byte_limit=1000)
     rows = listed([str(tmp_path / "nowhere.png")])
     rows["size"] = np.array([1001])
     (reason,) = loader.transform_batch(rows)["error"]
@@ -122,10 +125,10 @@ def test_objects_that_are_too_large_are_not_even_fetched(tmp_path: Path) -> None
 def test_an_object_that_was_replaced_since_it_was_listed_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(pictures([(4, 4)])[0]).save(path)
-    (found,) = list_objects(str(path))
+    (found,) = list_objects(locate(str(path)))
     rows = listed([str(path)])
     rows["size"], rows["etag"] = np.array([found.size]), np.array([found.etag], object)
-    loader = ImageLoader(locate(str(tmp_path)), ModelSize(8, 8, 2))
+    loader = ImageLoader(ListedFiles(str(tmp_path)), ModelSize(8, 8, 2))
     assert list(loader.transform_batch(rows)["error"]) == [None]
     Image.fromarray(pictures([(6, 5)])[0]).save(path)
     (reason,) = loader.transform_batch(rows)["error"]
@@ -137,7 +140,7 @@ def test_sizes_of_which_some_are_unknown_are_those_that_are_known(tmp_path: Path
         Image.fromarray(pictures([(4, 4)])[0]).save(tmp_path / f"{name}.png")
     rows = listed([str(tmp_path / "a.png"), str(tmp_path / "b.png")])
     rows["size"] = np.array([np.nan, 2000.0])  # as Ray makes it of a column with a null
-    loader = ImageLoader(locate(str(tmp_path)), ModelSize(8, 8, 2), byte_limit=1000)
+    loader = ImageLoader(ListedFiles(str(tmp_path)), ModelSize(8, 8, 2), byte_limit=1000)
     first, second = loader.transform_batch(rows)["error"]
     assert first is None
     assert second["error_type"] == "too_large"
@@ -154,7 +157,8 @@ class Stuck(AbstractFileSystem):
 
 
 def test_a_fetch_that_hangs_is_given_up() -> None:
-    loader = ImageLoader(Location(Stuck(), "in"), ModelSize(8, 8, 2), timeout=0.5)
+    fsspec.register_implementation(Stuck.protocol, Stuck, clobber=True)
+    loader = ImageLoader(ListedFiles("stuck://in"), ModelSize(8, 8, 2), timeout=0.5)
     started = time.monotonic()
     rows = loader.transform_batch(listed(["stuck://in/a.png", "stuck://in/b.png"]))
     assert time.monotonic() - started < 10
@@ -170,7 +174,7 @@ def test_images_that_the_loader_has_resized_give_the_same_maps(
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / "zero.png").write_bytes(b"")
     names = [*(f"{number}.png" for number in range(len(images))), "zero.png", "gone.png"]
-    loader = ImageLoader(locate(str(tmp_path)), fixed_size(loaded[1]))
+    loader = ImageLoader(ListedFiles(str(tmp_path)), fixed_size(loaded[1]))
     rows = loader.transform_batch(listed([str(tmp_path / name) for name in names]))
     assert rows["image"].shape == (len(names), 96, 96, 3)
     reasons = list(rows["error"][-2:])
@@ -185,8 +189,8 @@ def test_images_that_the_loader_has_resized_give_the_same_maps(
 
 def test_a_storage_that_stops_to_answer_leaves_images_undone() -> None:
     options = {"endpoint_url": "http://127.0.0.1:1", "key": "k", "secret": "s"}
-    place = locate("s3://bucket/in", options, RetryPolicy(attempts=2, timeout=2))
-    loader = ImageLoader(place, ModelSize(8, 8, 2))
+    source = ListedFiles("s3://bucket/in", options, RetryPolicy(attempts=2, timeout=2))
+    loader = ImageLoader(source, ModelSize(8, 8, 2))
     rows = loader.transform_batch(listed(["s3://bucket/in/a.jpg", "s3://bucket/in/b.jpg"]))
     assert [len(column) for column in rows.values()] == [0] * 6
 

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -10,9 +12,16 @@ import pytest
 from fsspec.implementations.ftp import FTPFileSystem
 from fsspec.implementations.github import GithubFileSystem
 
-from job.errors import ConfigError, StorageError
-from job.inputs.listing import StoredObject, list_objects
-from job.storage.location import ChangedError, explain, locate
+from job.errors import ChangedError, ConfigError, StorageError
+from job.inputs.listing import list_objects
+from job.storage.archives import ArchiveLocation
+from job.storage.general import GeneralLocation
+from job.storage.local import LocalLocation
+from job.storage.location import Location, locate
+from job.storage.objects import StoredObject
+from job.storage.refusals import explain
+from job.storage.s3 import S3Location
+from job.storage.web import WebLocation
 from tests import hosted as hosted  # registers hosted://, contained:// and repository://
 
 
@@ -24,7 +33,7 @@ def fill(folder: Path, *names: str) -> Path:
 
 
 def names(uri: object, **options: object) -> list[str]:
-    return [os.path.basename(found.path) for found in list_objects(str(uri), options)]
+    return [os.path.basename(found.path) for found in list_objects(locate(str(uri), options))]
 
 
 def test_a_local_path_is_absolute_and_its_uri_is_the_path(
@@ -141,7 +150,7 @@ def test_copies_of_an_archive_are_no_part_of_its_files_names(copies: str, tmp_pa
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("in/a.jpg", b"an image")
     place = locate(f"{copies}zip://in::{tmp_path}/a.zip")
-    (found,) = list_objects(f"{copies}zip://in::{tmp_path}/a.zip")
+    (found,) = list_objects(locate(f"{copies}zip://in::{tmp_path}/a.zip"))
     uri = place.at(found.path).uri
     assert uri == f"zip://in/a.jpg::{tmp_path}/a.zip"
     assert place.holds(uri)
@@ -150,7 +159,7 @@ def test_copies_of_an_archive_are_no_part_of_its_files_names(copies: str, tmp_pa
 
 
 def listed(uri: str) -> StoredObject:
-    (found,) = list_objects(uri)
+    (found,) = list_objects(locate(uri))
     return found
 
 
@@ -257,6 +266,34 @@ def test_names_are_the_files_directly_under_a_place(tmp_path: Path, memory: str)
         for name in ("b", "a", "sub/c"):
             (place / name).write_bytes(b"x")
         assert place.names() == ["a", "b"]
+
+
+def test_only_the_kind_of_storage_that_is_named_is_loaded(tmp_path: Path) -> None:
+    program = (
+        "import sys; from job.storage.location import locate;"
+        f"locate({str(tmp_path)!r}); print('s3fs' in sys.modules, end=' ');"
+        "locate('s3://bucket'); print('s3fs' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind"),
+    [
+        ("in", LocalLocation),
+        ("file:///in", LocalLocation),
+        ("local:///in", LocalLocation),
+        ("s3a://bucket/in", S3Location),
+        ("https://host/in/", WebLocation),
+        ("dir://in::memory://", ArchiveLocation),
+        ("simplecache::http://host/in", GeneralLocation),
+        ("memory://in", GeneralLocation),
+    ],
+)
+def test_each_kind_of_storage_is_a_class(uri: str, kind: type[Location]) -> None:
+    assert type(locate(uri)) is kind
+    assert type(locate(uri) / "a.jpg") is kind
 
 
 def test_arrow_sees_the_same_files(tmp_path: Path, memory: str) -> None:

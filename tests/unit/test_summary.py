@@ -4,8 +4,12 @@ import re
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pytest
 
 from job.cli import text
+from job.inputs.left_out import LeftOut
+from job.inputs.manifest import Manifest
 from job.models.checkpoint import Origin
 from job.outputs.receipts import Receipt
 from job.results.evaluation import Scores
@@ -19,6 +23,21 @@ def receipt(
 ) -> Receipt:
     counts = {"maps": maps, "images": images, "done_before": done_before, **more}
     return Receipt("run-1", "finished", "in", ORIGIN, {}, errors=errors, **counts)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ([1_500_000, 500_000], "2.0 MB"),
+        ([1_500_000_000, None, None], "1.5 GB, and 2 of unknown size"),
+        ([None, None], "of unknown size"),
+    ],
+)
+def test_sizes_that_a_storage_does_not_tell_are_not_counted_as_nothing(
+    sizes: list[int | None], told: str
+) -> None:
+    rows = pa.table({"size": pa.array(sizes, pa.int64())})
+    assert text._size(Manifest(rows, rows, 0, LeftOut())) == told
 
 
 def test_too_many_failures_name_the_option_the_first_images_and_the_folder() -> None:

@@ -1,0 +1,210 @@
+"""Local: folders of this machine, or mounted on it."""
+
+import errno
+import os
+import posixpath
+import re
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from fsspec.implementations.local import LocalFileSystem
+
+from job.errors import ChangedError
+from job.limits import RetryPolicy
+from job.storage.location import Location, StorageOptions, in_the_way, printable
+from job.storage.objects import Listing, StoredObject, TellUnlisted
+from job.storage.patterns import Pattern, is_pattern
+from job.storage.uris import absolute_path, scheme_of
+from job.wording import counted
+
+# Ends the name of a file that is still being written; a writer that was killed leaves it.
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class LocalLocation(Location):
+    """A path on this machine."""
+
+    @classmethod
+    def open(cls, uri: str, options: StorageOptions, retry_policy: RetryPolicy) -> "LocalLocation":
+        # fsspec.url_to_fs would take "::" in a path for a chain of filesystems.
+        return cls(LocalFileSystem(**options), absolute_path(uri).rstrip("/") or "/")
+
+    @property
+    def uri(self) -> str:
+        return printable(self.path)
+
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    def holds(self, uri: str) -> bool:
+        return scheme_of(uri) == "file"
+
+    def listing(self, tell: TellUnlisted) -> Listing:
+        """See :meth:`Location.listing`; no more than a folder is in memory.
+
+        Links to folders are followed, each folder once.
+        """
+        path = self.path
+        if os.path.isdir(path):
+            folder = posixpath.join(path, "")
+            return Listing("folder", folder, _Walk(tell).files(folder))
+        if os.path.lexists(path) or not is_pattern(path):
+            return Listing("object", path, _file(path, tell))
+        pattern = Pattern.of(path, os.path.isdir)
+        walk = _Walk(tell, pattern.folder_matcher(), pattern.matcher())
+        files = walk.files(pattern.root) if os.path.isdir(pattern.root) else iter(())
+        return Listing("glob", pattern.root, files)
+
+    def would_list(self, file: Location) -> bool:
+        if not self.holds(file.uri):
+            return False
+        if is_pattern(self.path) and not self.exists():
+            return Pattern.of(self.path, os.path.isdir).matcher()(file.path)
+        folder = os.path.realpath(self.path).rstrip("/")
+        return os.path.realpath(file.path).startswith(f"{folder}/")
+
+    def fetch(
+        self, path: str, etag: str | None, size: int | None, limit: int | None = None
+    ) -> bytes:
+        path = as_named(path)
+        with open(path, "rb") as file:
+            before = stamp(os.fstat(file.fileno()))
+            data = file.read()
+            status = os.fstat(file.fileno())
+        if etag is not None and not before == stamp(status) == etag:
+            raise ChangedError(path)
+        if len(data) < status.st_size:  # a mount that loses its server may end a file early
+            told = f"{counted(len(data), 'byte')} came of {status.st_size:,}"
+            raise OSError(errno.EIO, told, path)
+        return data
+
+    def write_bytes(self, data: bytes) -> None:
+        os.makedirs(posixpath.dirname(self.path), exist_ok=True)
+        partial = f"{self.path}.{uuid.uuid4().hex}{PARTIAL}"
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+            os.replace(partial, self.path)
+        except BaseException:
+            if os.path.exists(partial):
+                os.unlink(partial)
+            raise
+
+    def obstacle(self) -> str:
+        return obstacle(self.path)
+
+
+def obstacle(path: str) -> str:
+    """:meth:`Location.obstacle` of a folder, or of the one in which it would be made."""
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        if os.path.islink(there) and not os.path.exists(there):
+            return (
+                f"{there} is a link that leads nowhere. Remove it, or make the folder that it names"
+            )
+        return in_the_way(there)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"permission denied ({there}). Give a folder that this user may write"
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return f"{there} is on a file system that is only read"
+    return ""
+
+
+def as_named(path: str) -> str:
+    """The file that :attr:`LocalLocation.uri` means: with the bytes that it has spelt out."""
+    if os.path.exists(path):
+        return path
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), path)
+
+
+def stamp(status: os.stat_result) -> str:
+    """What changes with a file: its stand-in for an ETag."""
+    return f"{status.st_mtime}-{status.st_size}"
+
+
+class _Walk:
+    """A walk through a folder and what is nested in it, in the order of the whole paths.
+
+    Links to folders are followed unless the folder is in the walk already: by its own name, which
+    goes before that of a link, or by an earlier link.
+
+    Args:
+        tell: is told of links that are not followed, and of files that are none.
+        may_hold: whether a folder may hold what is looked for.
+        matches: whether a file is looked for.
+    """
+
+    def __init__(
+        self,
+        tell: TellUnlisted,
+        may_hold: Callable[[str], bool] = lambda folder: True,
+        matches: Callable[[str], bool] = lambda path: True,
+    ) -> None:
+        self._tell = tell
+        self._may_hold = may_hold
+        self._matches = matches
+        self._root = ""
+        # Device and inode of each folder that a link has led to, and of those within.
+        self._reached: set[tuple[int, int]] = set()
+
+    def files(self, root: str) -> Iterator[StoredObject]:
+        # A folder's name ends with a slash here, also for the order: that of the whole paths.
+        self._root = os.path.realpath(root)
+        waiting = [(root, False, False)]
+        while waiting:
+            path, is_link, by_link = waiting.pop()
+            if not path.endswith("/"):
+                yield from _file(path, self._tell)
+                continue
+            if by_link and self._is_reached(path):
+                if is_link:
+                    self._tell("again", path)
+                continue
+            with os.scandir(path) as entries:
+                children = [child for entry in entries for child in self._child(entry, by_link)]
+            waiting.extend(sorted(children, reverse=True))
+
+    def _child(self, entry: "os.DirEntry[str]", by_link: bool) -> Iterator[tuple[str, bool, bool]]:
+        """What to look at: its path, whether that is a link, and whether a link is on the way."""
+        folder = f"{entry.path}/"
+        if entry.is_dir(follow_symlinks=False):
+            if self._may_hold(folder):
+                yield folder, False, by_link
+        elif entry.is_symlink() and os.path.isdir(entry.path):
+            if self._may_hold(folder):
+                yield folder, True, True
+        elif self._matches(entry.path):
+            yield entry.path, False, by_link
+
+    def _is_reached(self, folder: str) -> bool:
+        """Whether the walk comes, or has come, to this folder by another way."""
+        if f"{os.path.realpath(folder)}/".startswith(f"{self._root.rstrip('/')}/"):
+            return True
+        status = os.stat(folder)
+        key = status.st_dev, status.st_ino
+        if key in self._reached:
+            return True
+        self._reached.add(key)
+        return False
+
+
+def _file(path: str, tell: TellUnlisted) -> Iterator[StoredObject]:
+    """The file at a path; nothing for what is none: a link to nowhere, a pipe."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            raise
+        if os.path.islink(path):
+            tell("dangling", path)
+        return
+    if stat.S_ISREG(status.st_mode):
+        yield StoredObject(path, status.st_size, stamp(status))
+    else:
+        tell("special", path)
