@@ -2,9 +2,13 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from job.redact import redact
+
+# What is told, line by line, what happens.
+Say = Callable[[str], None]
 
 
 def say(line: str) -> None:

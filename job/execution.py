@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
+import numpy as np
 import pyarrow as pa
 
 from job.cluster import progress
@@ -17,6 +18,7 @@ from job.cluster.stopping import StopSignal
 from job.cluster.tracker import ask, start_tracker
 from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
+from job.console import Say
 from job.inputs.base import Input
 from job.inputs.manifest import Manifest
 from job.models.checkpoint import Checkpoint
@@ -30,26 +32,6 @@ from job.outputs.receipts import Receipt
 from job.predict.precision import choose_precision
 from job.stages import Stages
 from job.storage.location import Location
-
-
-def survey(
-    config: JobConfig, place: Place, images: Manifest, remaining: int
-) -> tuple[Cluster, ResourcePlan]:
-    """What the cluster has, and what each step of a run would ask of it.
-
-    Args:
-        config: the options.
-        place: where the work would be done.
-        images: all images.
-        remaining: how many are left to do.
-
-    Raises:
-        JobError: whatever would keep a run from starting there.
-    """
-    with cluster_session(place):
-        check_nodes(images.witnesses)
-        cluster = Cluster.now()
-        return cluster, plan_resources(config, cluster, remaining)
 
 
 @dataclass(frozen=True)
@@ -72,56 +54,62 @@ class Execution:
     checkpoint: Checkpoint
     model: ModelInfo
     output: Location
-    say: Callable[[str], None]
+    say: Say
     stop: StopSignal
     release: Callable[[], None]
 
     def execute(
-        self, place: Place, receipt: Receipt, images: Manifest, remaining: pa.Table
+        self, ray_place: Place, receipt: Receipt, manifest: Manifest, rows: pa.Table
     ) -> Receipt:
-        """Take the images that remain to OUTPUT; returns the receipt as it is left in storage.
+        """Take images to OUTPUT; returns the receipt as it is left in storage.
 
         Args:
-            place: where the work is done.
+            ray_place: where the work is done.
             receipt: of the run.
-            images: all images.
-            remaining: rows of the manifest, for the images to do.
+            manifest: all images.
+            rows: of the manifest, for the images to do.
 
         Raises:
             JobError: the run could not be done; the receipt says why.
         """
-        with cluster_session(place), quiet_data():
-            check_nodes(images.witnesses, self.output)
-            resources = plan_resources(self.config, Cluster.now(), len(remaining))
+        with cluster_session(ray_place), quiet_data():
+            check_nodes(manifest.witnesses, self.output)
+            resources = plan_resources(self.config, Cluster.now(), len(rows))
             self.say(f"{resources}")
-            labels, colours = self.model.labels, palette(self.model.labels)
-            write_card(self.output, labels, colours)
+            write_card(self.output, self.model.labels, self.colours)
             tracker = start_tracker()
             watch = WorkersWatch(resources, self.config.worker_timeout, partial(ask, tracker))
             receipt = self._with_precision(receipt, resources, watch)
             stages = Stages(
-                self.config,
-                self.source,
-                self.checkpoint,
-                self.model,
-                resources,
-                receipt,
-                tracker,
-                images.witnesses,
+                config=self.config,
+                source=self.source,
+                checkpoint=self.checkpoint,
+                model=self.model,
+                colours=self.colours,
+                resources=resources,
+                receipt=receipt,
+                tracker=tracker,
+                witnesses=manifest.witnesses,
             )
             with (
+                # Outermost, so that the receipt tells of whatever ends the run.
                 keeping(receipt, self.output, Measures(tracker, resources), self.release) as writer,
                 progress.watching(
-                    tracker, len(remaining), self.config.progress, describe=watch.describe
+                    tracker, len(rows), self.config.progress, describe=watch.describe
                 ),
                 watch.over_dataset(),
                 self.stop.finishing(writer.stopping, self.config.stop_grace),
                 ending_on_outage(tracker, lambda: self.stop.was_given),
                 committing(self.output),
             ):
-                stages.write_maps(remaining, self.output)
-                write_maps_schema(self.output, labels, colours)
+                stages.write_maps(rows, self.output)
+                write_maps_schema(self.output, self.model.labels, self.colours)
         return writer.receipt
+
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """Of the classes, (classes, 3) uint8."""
+        return palette(self.model.labels)
 
     def _with_precision(
         self, receipt: Receipt, resources: ResourcePlan, watch: WorkersWatch

@@ -3,11 +3,11 @@
 Nothing up here loads Ray, torch or transformers: an OUTPUT that is finished says so at once.
 """
 
-from collections.abc import Callable
 from functools import cache
 
 from job.cluster.stopping import StopSignal
 from job.config import JobConfig
+from job.console import Say
 from job.inputs.manifest import freeze
 from job.outputs import receipts
 from job.outputs.commits import Commits
@@ -16,10 +16,14 @@ from job.outputs.lock import OutputLock
 from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.outputs.same_maps import check_same_maps, settings_of
-from job.prepare import done_ids, look_ahead, open_checkpoint, open_places, rows_to_do
+from job.prepare import (
+    done_ids,
+    find_ray_and_model,
+    open_checkpoint,
+    open_input_and_output,
+    rows_to_do,
+)
 from job.wording import counted
-
-Say = Callable[[str], None]
 
 
 def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None = None) -> Receipt:
@@ -38,35 +42,44 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     """
     stop = stop or StopSignal()
     checkpoint, origin = open_checkpoint(config)
-    source, output = open_places(config)
-    ahead = cache(lambda: look_ahead(config, checkpoint))
+    source, output = open_input_and_output(config)
+    ray_and_model = cache(lambda: find_ray_and_model(config, checkpoint))
     if not Commits(output).committed():
-        ahead()  # a first run has work: what keeps it from that is told before it writes
+        ray_and_model()  # a first run has work: what keeps it from that is told before it writes
     run_id = receipts.new_run_id()
     with OutputLock(output, run_id) as lock:
         stop.releasing(lock.release)
+        # Without the model, which is not read where nothing is left to do; again with it below.
         settings = check_same_maps(output, origin, settings_of(config))
-        images = freeze(source, output)
+        manifest = freeze(source, output)
         Commits(output).recover()
         receipts.settle(output)
         done = done_ids(config, output)
-        remaining = rows_to_do(config, images, done)
-        counts = {"images": images.images, "done_before": len(done)}
-        receipt = receipts.start(run_id, config.input, origin, settings, **counts)
-        if not len(remaining):
+        rows = rows_to_do(config, manifest, done)
+        counts = {"images": manifest.images, "done_before": len(done)}
+        receipt = receipts.begin(run_id, config.input, origin, settings, **counts)
+        if not len(rows):
             if not is_described(output):  # by a release that did not do it
-                _, model = ahead()
-                colours = palette(model.labels)
-                write_card(output, model.labels, colours)
-                write_maps_schema(output, model.labels, colours)
+                _, model = ray_and_model()
+                write_card(output, model.labels, palette(model.labels))
+                write_maps_schema(output, model.labels, palette(model.labels))
             return receipt.ending("finished")
-        place, model = ahead()
+        ray_place, model = ray_and_model()
         settings = check_same_maps(output, origin, settings_of(config, model))
-        say(f"{place}")
-        say(f"{len(remaining):,} of {counted(images.images, 'image')} to do, with {checkpoint!r}")
-        if images.left_out.total:
-            say(f"left out: {images.left_out}")
+        say(f"{ray_place}")
+        say(f"{len(rows):,} of {counted(manifest.images, 'image')} to do, with {checkpoint!r}")
+        if manifest.left_out.total:
+            say(f"left out: {manifest.left_out}")
         from job.execution import Execution
 
-        execution = Execution(config, source, checkpoint, model, output, say, stop, lock.release)
-        return execution.execute(place, receipt.with_settings(settings), images, remaining)
+        execution = Execution(
+            config=config,
+            source=source,
+            checkpoint=checkpoint,
+            model=model,
+            output=output,
+            say=say,
+            stop=stop,
+            release=lock.release,
+        )
+        return execution.execute(ray_place, receipt.with_settings(settings), manifest, rows)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from job.config import JobConfig
 from job.inputs.manifest import Manifest, freeze
 from job.outputs.same_maps import check_same_maps, settings_of
-from job.prepare import done_ids, look_ahead, open_checkpoint, open_places
+from job.prepare import done_ids, find_ray_and_model, open_checkpoint, open_input_and_output
 
 if TYPE_CHECKING:
     from job.cluster.resources import Cluster, ResourcePlan
@@ -44,12 +44,17 @@ def plan(config: JobConfig) -> Plan:
         JobError: whatever would keep a run from starting.
     """
     checkpoint, origin = open_checkpoint(config)
-    source, output = open_places(config)
-    place, model = look_ahead(config, checkpoint)
+    source, output = open_input_and_output(config)
+    ray_place, model = find_ray_and_model(config, checkpoint)
     check_same_maps(output, origin, settings_of(config, model))
-    images = freeze(source, output, write=False)
+    manifest = freeze(source, output, write=False)
     done = len(done_ids(config, output))
-    from job.execution import survey
+    from job.cluster.node_check import check_nodes
+    from job.cluster.resources import Cluster, plan_resources
+    from job.cluster.session import cluster_session
 
-    cluster, resources = survey(config, place, images, images.images - done)
-    return Plan(images, done, model, cluster, resources)
+    with cluster_session(ray_place):
+        check_nodes(manifest.witnesses)
+        cluster = Cluster.now()
+        resources = plan_resources(config, cluster, manifest.images - done)
+        return Plan(manifest, done, model, cluster, resources)

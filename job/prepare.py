@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from job.models.info import ModelInfo
 
 
-def open_places(config: JobConfig) -> tuple[Input, Location]:
+def open_input_and_output(config: JobConfig) -> tuple[Input, Location]:
     """INPUT and OUTPUT, once it is known that there is an INPUT and that OUTPUT takes files.
 
     Raises:
@@ -113,11 +113,11 @@ def done_ids(config: JobConfig, output: Location) -> np.ndarray:
     return np.setdiff1d(done, error_rows.open_errors(output, only_retryable=only_retryable))
 
 
-def rows_to_do(config: JobConfig, images: Manifest, done: np.ndarray) -> pa.Table:
+def rows_to_do(config: JobConfig, manifest: Manifest, done: np.ndarray) -> pa.Table:
     """Rows of the manifest, for the images to do."""
-    remaining = images.without(done)
+    rows = manifest.without(done)
     # What failed may have been mended since it was listed.
-    return images.as_listed_now(remaining) if config.retry_errors else remaining
+    return manifest.as_listed_now(rows) if config.retry_errors else rows
 
 
 def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, Origin]:
@@ -131,7 +131,7 @@ def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, Origin]:
     return checkpoint, checkpoint.origin
 
 
-def look_ahead(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, ModelInfo]":
+def find_ray_and_model(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, ModelInfo]":
     """Where the work will be done and with what: needed as soon as there is any.
 
     Raises:
@@ -141,11 +141,11 @@ def look_ahead(config: JobConfig, checkpoint: Checkpoint) -> "tuple[Place, Model
     from job.cluster import waiting  # noqa: F401  # meanwhile: loading Ray Data takes as long
     from job.cluster.address import find_place
 
-    place = find_place(config.address)
+    ray_place = find_place(config.address)
     model = read_model()
     if config.decode == "reduced" and model.size is None:
         raise ConfigError(
             f"--decode reduced: {config.model} does not resize every image to one size, so there is"
             " nothing to reduce to. Leave it out"
         )
-    return place, model
+    return ray_place, model

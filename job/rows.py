@@ -25,6 +25,8 @@ from job.redact import redact
 
 LISTED = tuple(schema.MANIFEST.names)
 LOADED = ("id", "uri", "height", "width", "image", "error")
+# Of those of a loaded row, what a predictor does not give back by itself.
+KEPT = ("id", "uri", "height", "width")
 PREDICTED = ("id", "uri", "height", "width", "map", "confidence", "error")
 
 ERROR = pa.struct(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import Dataset, TaskPoolStrategy
@@ -25,7 +26,6 @@ from job.inputs.manifest_source import ManifestSource
 from job.models.checkpoint import Checkpoint
 from job.models.info import ModelInfo
 from job.outputs.encoder import MapEncoder
-from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.outputs.sink import MapSink
 from job.predict.batch_predictor import BatchPredictor
@@ -33,7 +33,7 @@ from job.predict.precision import worth_compiling
 from job.predict.predictor import Predictor
 from job.predict.segmentation import SemanticSegmentationPredictor
 from job.redact import redact
-from job.rows import LOADED, Listed
+from job.rows import KEPT, LOADED, Listed
 from job.storage.location import Location
 
 # A task that dies with its process or its node is started again, more often than what is wrong
@@ -50,6 +50,7 @@ class Stages:
         source: what the images are fetched from.
         checkpoint: the model.
         model: what is known of it.
+        colours: of its classes, (classes, 3) uint8.
         resources: what each step asks Ray for.
         receipt: of the run.
         tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`.
@@ -60,6 +61,7 @@ class Stages:
     source: Input
     checkpoint: Checkpoint
     model: ModelInfo
+    colours: np.ndarray
     resources: ResourcePlan
     receipt: Receipt
     tracker: Tracker
@@ -69,50 +71,50 @@ class Stages:
     def timer(self) -> StageTimer:
         return StageTimer(self.tracker)
 
-    def write_maps(self, images: pa.Table, output: Location) -> None:
+    def write_maps(self, rows: pa.Table, output: Location) -> None:
         """Take images the whole way, and return when all that can be committed is.
 
         Args:
-            images: rows of the manifest.
+            rows: of the manifest.
             output: the run's OUTPUT.
         """
         resources = self.resources
-        source = ManifestSource(images, resources.images_per_task)
-        rows = ray.data.read_datasource(
-            source,
+        manifest = ManifestSource(rows, resources.images_per_task)
+        listed = ray.data.read_datasource(
+            manifest,
             # The loader's own request, so that Ray runs it in the task that has the rows.
             num_cpus=resources.load_cpus,
-            override_num_blocks=source.tasks,
+            override_num_blocks=manifest.tasks,
             # Rows that ask for no CPU would all be read at once.
             concurrency=None if resources.loads_apart else 2 * resources.workers,
             ray_remote_args={**RETRIED, **({} if resources.loads_apart else resources.placement)},
         )
-        maps = self._predict_apart(rows) if resources.loads_apart else self._predict(rows)
+        maps = self._in_tasks(listed) if resources.loads_apart else self._in_predictors(listed)
         maps.write_datasink(
             MapSink(
                 output,
                 self.receipt.run_id,
                 resources.images_per_file,
                 self.tracker,
-                schema.maps(self.model.labels, palette(self.model.labels)),
+                schema.maps(self.model.labels, self.colours),
             ),
             ray_remote_args={"num_cpus": 0, **RETRIED, **resources.placement},
             concurrency=resources.writers,
         )
 
-    def _predict(self, rows: Dataset) -> Dataset:
+    def _in_predictors(self, listed: Dataset) -> Dataset:
         """Load, predict and encode in the predictors."""
         return self._predictor(MapPredictor, encoder=self._encoder()).predict(
-            rows, separate_gpu_stage=False, **self._workers()
+            listed, separate_gpu_stage=False, **self._workers()
         )
 
-    def _predict_apart(self, rows: Dataset) -> Dataset:
+    def _in_tasks(self, listed: Dataset) -> Dataset:
         """Load in tasks ahead of the predictors, and encode in tasks behind them."""
         predicted = self._predictor(SemanticSegmentationPredictor).predict(
-            rows,
+            listed,
             separate_gpu_stage=True,
             feature_columns=LOADED,
-            keep_columns=["id", "uri", "height", "width"],
+            keep_columns=KEPT,
             **self._workers(),
         )
         return predicted.map_batches(
@@ -180,7 +182,7 @@ class Stages:
     def _encoder(self) -> MapEncoder:
         return MapEncoder(
             self.model.labels,
-            palette(self.model.labels),
+            self.colours,
             model=redact(self.model.origin.name),
             run_id=self.receipt.run_id,
             grayscale=self.config.map_png == "grayscale",
@@ -190,6 +192,8 @@ class Stages:
 
 class MapPredictor(SemanticSegmentationPredictor):
     """Predicts and encodes, in the worker that has loaded the images (its preprocessor).
+
+    It stands here, above both: what predicts does not know what encodes.
 
     Where predictors run on CPUs this is the whole way from rows of the manifest to rows of
     ``maps/``: loading takes a hundredth of the time there, and a predictor whose images are loaded

@@ -140,7 +140,7 @@ class Receipt:
         _write(output / "runs" / f"{self.run_id}.json", record)
 
 
-def start(
+def begin(
     run_id: str,
     source: str,
     origin: Origin,

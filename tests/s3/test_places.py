@@ -9,7 +9,7 @@ import pytest
 from job.config import JobConfig
 from job.errors import StorageError
 from job.inputs.listed_files import ListedFiles
-from job.prepare import check_output, open_places
+from job.prepare import check_output, open_input_and_output
 from job.storage.location import locate
 from tests.conftest import S3
 
@@ -29,7 +29,7 @@ def test_places_that_can_be_used_are_opened_and_nothing_is_written(
         tmp_path / "new [1]" / "deep*" / "out",
         "s3://bucket/places/new",
     ):
-        opened = open_places(JobConfig(input=str(source), output=str(output)))
+        opened = open_input_and_output(JobConfig(input=str(source), output=str(output)))
         assert [place.uri for place in opened] == [str(source), str(output)]
     assert os.listdir(tmp_path) == ["in"]
     assert "Contents" not in boto3.client("s3", endpoint_url=s3.endpoint).list_objects_v2(

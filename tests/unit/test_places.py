@@ -9,7 +9,7 @@ import pytest
 
 from job.config import JobConfig
 from job.errors import ConfigError, StorageError
-from job.prepare import check_output, open_places, refuse_read_only
+from job.prepare import check_output, open_input_and_output, refuse_read_only
 from job.storage.location import locate
 
 
@@ -31,7 +31,7 @@ def source(tmp_path: Path) -> Path:
 )
 def test_an_output_that_is_only_read_is_refused(output: str, words: str, source: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        open_places(JobConfig(input=str(source), output=output))
+        open_input_and_output(JobConfig(input=str(source), output=output))
 
 
 def test_a_folder_of_another_filesystem_is_no_archive(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_places_are_looked_at_without_what_takes_seconds_to_load(
 ) -> None:
     script = (
         "import sys; from job.config import JobConfig; from job.inputs import manifest;"
-        "from job.prepare import open_places;"
-        f"open_places(JobConfig(input={str(source)!r}, output={str(tmp_path / 'out')!r}));"
+        "from job.prepare import open_input_and_output as opened;"
+        f"opened(JobConfig(input={str(source)!r}, output={str(tmp_path / 'out')!r}));"
         "print({'ray', 'torch', 'transformers', 'pandas', 'numba'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)

@@ -38,7 +38,7 @@ def started(
     images: int = 10,
     done_before: int = 4,
 ) -> Receipt:
-    return receipts.start(run_id, "in/", origin, settings, images=images, done_before=done_before)
+    return receipts.begin(run_id, "in/", origin, settings, images=images, done_before=done_before)
 
 
 def written(output: Location, run_id: str = "run-1") -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_a_receipt_names_its_input_wherever_it_is_read_from(tmp_path: Path) -> N
         (str(tmp_path / "*.jpg"), str(tmp_path / "*.jpg")),
         ("s3://bucket/in/", "s3://bucket/in/"),
     ):
-        receipt = receipts.start("run-1", source, ORIGIN, SETTINGS, images=1, done_before=0)
+        receipt = receipts.begin("run-1", source, ORIGIN, SETTINGS, images=1, done_before=0)
         assert receipt.input == said
 
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_tells_the_receipt_where_it_came_from(
     output: Location, model_dir: Path
 ) -> None:
     card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
-    receipts.start("run-1", "in", card.origin, SETTINGS, images=1, done_before=0).write(output)
+    receipts.begin("run-1", "in", card.origin, SETTINGS, images=1, done_before=0).write(output)
     found = written(output)
     assert found["model"]["name"] == str(model_dir)
     assert len(found["model"]["digest"]) == 64
