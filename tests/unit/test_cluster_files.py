@@ -22,7 +22,9 @@ from ray.runtime_env import RuntimeEnv
 from job.config import JobConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "requirements.lock"
+LOCK = ROOT / "requirements.lock"  # what a node needs
+DEVELOPERS_LOCK = ROOT / "requirements-dev.lock"  # and what a developer needs besides
+LOCKS = pytest.mark.parametrize("lock", [LOCK, DEVELOPERS_LOCK], ids=["node", "developer"])
 
 
 @pytest.fixture
@@ -57,8 +59,8 @@ def workers(cluster: dict[str, Any]) -> list[dict[str, Any]]:
     return [types[name] for name in types if name != cluster["head_node_type"]]
 
 
-def locked_versions() -> dict[str, str]:
-    lines = [line.split(" #")[0].strip() for line in LOCK.read_text().splitlines()]
+def locked_versions(lock: Path = LOCK) -> dict[str, str]:
+    lines = [line.split(" #")[0].strip() for line in lock.read_text().splitlines()]
     pins = [line.partition("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): version for name, _, version in pins}
 
@@ -68,24 +70,58 @@ def runtime_requirements(runtime_env: dict[str, Any]) -> list[Requirement]:
     return [Requirement(line) for line in packages if not line.startswith(("#", "-"))]
 
 
-# The lock
+# The locks
 
 
-def test_the_lock_pins_every_package_to_one_exact_public_version() -> None:
-    versions = locked_versions()
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@LOCKS
+def test_a_lock_pins_every_package_to_one_exact_public_version(lock: Path) -> None:
+    versions = locked_versions(lock)
 
     assert versions
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in versions.values())
 
 
-def test_the_lock_satisfies_pyproject() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    versions = locked_versions()
+@LOCKS
+def test_a_lock_names_no_registry(lock: Path) -> None:
+    assert not re.search(r"://|--\S*(index|find-links|trusted-host)", lock.read_text())
 
-    for requirement in map(Requirement, project["dependencies"] + extras):
-        version = versions[canonicalize_name(requirement.name)]
-        assert requirement.specifier.contains(version), f"{requirement} but {version} in the lock"
+
+def test_the_locks_satisfy_pyproject() -> None:
+    runtime = project()["dependencies"]
+
+    for lock, lines in ((LOCK, runtime), (DEVELOPERS_LOCK, runtime + development_tools())):
+        versions = locked_versions(lock)
+        for requirement in map(Requirement, lines):
+            version = versions[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), f"{requirement} but {version} in {lock}"
+
+
+def test_a_developer_has_all_that_a_node_has_at_the_same_versions() -> None:
+    assert locked_versions(LOCK).items() < locked_versions(DEVELOPERS_LOCK).items()
+
+
+def test_a_node_gets_no_development_tools() -> None:
+    tools = {canonicalize_name(Requirement(line).name) for line in development_tools()}
+
+    assert tools
+    assert not tools & locked_versions(LOCK).keys()
+
+
+def development_tools() -> list[str]:
+    return [line for lines in project()["optional-dependencies"].values() for line in lines]
+
+
+@LOCKS
+def test_what_builds_the_project_without_a_registry_is_pinned_as_well(lock: Path) -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (builder,) = map(Requirement, config["build-system"]["requires"])
+
+    assert builder.name == "setuptools"
+    assert builder.specifier.contains(locked_versions(lock)["setuptools"])
 
 
 # runtime_env.yaml
@@ -94,8 +130,7 @@ def test_the_lock_satisfies_pyproject() -> None:
 def test_the_runtime_env_installs_the_project_s_dependencies_at_the_lock_s_versions(
     runtime_env: dict[str, Any],
 ) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    direct = {Requirement(line).name: Requirement(line).extras for line in project["dependencies"]}
+    direct = {Requirement(line).name: Requirement(line).extras for line in project()["dependencies"]}
     requirements = runtime_requirements(runtime_env)
     versions = locked_versions()
 
@@ -340,13 +375,14 @@ def test_disks_are_encrypted_and_credentials_ask_for_a_session_token(
 def test_make_without_a_target_lists_the_targets() -> None:
     shown = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True)
 
-    for target in ("demo", "test", "check", "lint", "cluster-check", "lock", "clean"):
+    for target in ("demo", "quick", "test", "check", "lint", "cluster-check", "lock", "clean"):
         assert f"make {target}" in shown.stdout
 
 
 def test_make_refuses_a_python_outside_the_supported_range(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
     (tmp_path / "requirements.lock").write_text("")
+    (tmp_path / "requirements-dev.lock").write_text("")
 
     refused = subprocess.run(
         ["make", "-C", tmp_path, "test", "PYTHON=false"], capture_output=True, text=True
@@ -355,6 +391,14 @@ def test_make_refuses_a_python_outside_the_supported_range(tmp_path: Path) -> No
     assert refused.returncode != 0
     assert "Python 3.11 to 3.13 is needed" in refused.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_make_installs_the_developers_lock_and_nodes_the_other() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+
+    assert re.findall(r"-m pip install .*-r (\S+)", makefile) == ["requirements-dev.lock"]
+    assert "requirements-dev.lock" not in (ROOT / "cluster.yaml").read_text()
+    assert "requirements-dev.lock" not in (ROOT / "runtime_env.yaml").read_text()
 
 
 def test_continuous_integration_runs_the_tests_and_stops_at_the_first_failure() -> None:
