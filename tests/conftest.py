@@ -19,13 +19,17 @@ from PIL import Image
 from job.storage.location import Location, locate
 
 LABELS = ("sky", "ground", "building ", "tree", "vehicle")
+# Photographs and reference files outside the repository; tests that need them say so.
 PHOTOS = Path(__file__).parents[2] / "shared" / "data"
+needs_photos = pytest.mark.skipif(
+    not PHOTOS.is_dir(), reason="needs the files in ../shared/data, outside the repository"
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("-m"):
         return
-    offline = pytest.mark.skip(reason="needs the network; ask for it with -m network")
+    offline = pytest.mark.skip(reason="needs the Hugging Face Hub; ask for it with -m network")
     for item in items:
         if "network" in item.keywords:
             item.add_marker(offline)

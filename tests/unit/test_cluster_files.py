@@ -130,7 +130,9 @@ def test_what_builds_the_project_without_a_registry_is_pinned_as_well(lock: Path
 def test_the_runtime_env_installs_the_project_s_dependencies_at_the_lock_s_versions(
     runtime_env: dict[str, Any],
 ) -> None:
-    direct = {Requirement(line).name: Requirement(line).extras for line in project()["dependencies"]}
+    direct = {
+        Requirement(line).name: Requirement(line).extras for line in project()["dependencies"]
+    }
     requirements = runtime_requirements(runtime_env)
     versions = locked_versions()
 

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageOps
 from job.errors import ImageError
 from job.image_names import EXTENSIONS
 from job.images.decode import decode, decode_reduced, to_array
-from tests.conftest import PHOTOS, picture
+from tests.conftest import PHOTOS, needs_photos, picture
 from tests.hostile import chunk, originals, png, saved, scene, tiff
 
 AWKWARD = PHOTOS / "awkward"
@@ -75,7 +75,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.skipif(not AWKWARD.is_dir(), reason="the shared pictures are not here")
+@needs_photos
 def test_the_shared_awkward_files_are_right_or_say_why_not() -> None:
     files = [path for path in sorted(AWKWARD.iterdir()) if path.suffix not in ("", ".md")]
     assert len(files) >= 22

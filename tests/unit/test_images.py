@@ -18,11 +18,10 @@ from PIL.PngImagePlugin import PngInfo
 from job.errors import ImageError
 from job.images.decode import decode, decode_reduced, to_array
 from tests import hostile
-from tests.conftest import PHOTOS, picture
+from tests.conftest import PHOTOS, needs_photos, picture
 from tests.hostile import chunk, is_a_sentence, outcome, png, saved, scene, with_scans
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared pictures are not here")
 
 
 def error_of(data: bytes, **options: int) -> ImageError:

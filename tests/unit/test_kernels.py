@@ -247,7 +247,7 @@ def test_the_kernel_compiles_where_nothing_can_be_cached() -> None:
 @pytest.fixture
 def upsample_on_gpu() -> Callable[..., Any]:
     """The CUDA kernels: on a GPU where there is one, else through triton's interpreter."""
-    pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    pytest.importorskip("triton", reason="needs triton: pip install triton")
     from job.kernels.upsample_argmax_triton import upsample_argmax_triton
 
     return upsample_argmax_triton

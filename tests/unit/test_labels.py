@@ -5,12 +5,10 @@ import json
 import pytest
 
 from job.models.labels import distinct, label_names
-from tests.conftest import PHOTOS
-
-needs_files = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared files are not here")
+from tests.conftest import PHOTOS, needs_photos
 
 
-@needs_files
+@needs_photos
 def test_the_published_labels_come_trimmed_and_in_order() -> None:
     id2label = json.loads((PHOTOS / "segformer" / "ade20k-id2label.json").read_text())
     names = label_names(id2label)

@@ -225,7 +225,9 @@ def test_a_storage_that_does_not_answer_is_a_storage_error() -> None:
     assert "s3cr3t" not in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="needs a user who is not root: root may read everything"
+)
 @pytest.mark.parametrize("way", ["closed", "."])
 def test_a_folder_that_may_not_be_listed_is_a_storage_error(tmp_path: Path, way: str) -> None:
     closed = fill(tmp_path / "closed", "a.jpg")

@@ -40,7 +40,9 @@ def test_a_folder_of_another_filesystem_is_no_archive(tmp_path: Path) -> None:
     check_output(locate(uri), uri)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="needs a user who is not root: root may write everywhere"
+)
 def test_an_output_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:

@@ -97,7 +97,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 def test_make_has_the_targets_that_are_named() -> None:
     if shutil.which("make") is None:
-        pytest.skip("make is not installed")
+        pytest.skip("needs make: apt-get install make")
     environment = {**os.environ, "MAKEFLAGS": ""}
     result = subprocess.run(
         ["make", "help"], capture_output=True, text=True, cwd=ROOT, env=environment, check=True

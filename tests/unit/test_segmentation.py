@@ -35,7 +35,7 @@ from job.models.info import ModelInfo
 from job.models.loading import load_model
 from job.models.processors import fixed_size, load_image_processor
 from job.storage.location import locate
-from tests.conftest import LABELS, PHOTOS, make_model, picture
+from tests.conftest import LABELS, PHOTOS, make_model, needs_photos, picture
 from tests.tiny_models import BUILDS
 
 SIZES = [(1, 1), (1, 300), (300, 1), (96, 96), (95, 97), (24, 24), (57, 183), (400, 30), (2, 2)]
@@ -203,11 +203,10 @@ def test_a_batch_of_equal_images_or_of_none_is_a_batch(loaded: tuple[Any, Any]) 
     assert [len(column) for column in nothing.values()] == [0, 0, 0]
 
 
+@needs_photos
 def test_the_published_processor_of_ade20k_loads_and_is_exact(
     model_dir: Path, tmp_path: Path
 ) -> None:
-    if not PHOTOS.is_dir():
-        pytest.skip("the shared files are not here")
     shutil.copytree(model_dir, tmp_path / "model")
     shutil.copy(PHOTOS / "segformer" / "preprocessor_config.json", tmp_path / "model")
     model, processor = load_model(Checkpoint.from_directory(tmp_path / "model"))
@@ -465,7 +464,7 @@ def test_the_reference_takes_one_image_at_a_time(loaded: tuple[Any, Any]) -> Non
         assert taken == expected
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a torch that sees no GPU")
 def test_a_gpu_that_is_not_there_is_a_model_error(model_dir: Path) -> None:
     checkpoint = Checkpoint.from_directory(model_dir)
     with pytest.raises(ModelError, match=r"sees none on .*, or use --gpus-per-worker 0"):
