@@ -819,6 +819,7 @@ def test_gzip_around_a_large_tiff_or_a_blank_picture_is_unpacked() -> None:
         (b"SIMPLE  =                    T", "unsupported"),
         (gzip.compress(gzip.compress(b"BM")), "not_an_image"),
     ],
+    ids=["nothing", "tar", "FITS", "gzip in gzip"],
 )
 def test_gzip_around_no_image_is_called_what_it_is(data: bytes, kind: str) -> None:
     assert error_of(gzip.compress(data)).kind == kind
