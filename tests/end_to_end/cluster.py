@@ -13,7 +13,10 @@ from ray.cluster_utils import Cluster
 def main() -> None:
     """Start a head that takes no work and a worker node for each number of CPUs."""
     plain = {"include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **plain})
+    # A node that was killed is missed after five looks: every second, not every third.
+    often = {"health_check_period_ms": 1000}
+    head = {"num_cpus": 0, "_system_config": often, **plain}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     gpus, *nodes_cpus = map(int, sys.argv[1:])
     nodes = [cluster.add_node(num_cpus=cpus, num_gpus=gpus, **plain) for cpus in nodes_cpus]
     raylet = nodes[-1].all_processes["raylet"][0].process.pid

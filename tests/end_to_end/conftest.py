@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import ray
 
 STRANGE_NAMES = ("a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "i+j&k.jpg", "ü🎈.jpg")
 
@@ -19,6 +20,12 @@ def strange_pictures(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -
     for path, name in zip(chosen, names, strict=True):
         shutil.copy(path, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm(ray_session: None) -> dict[str, str]:
+    """The environment in which a run joins the Ray that these tests share, and starts none."""
+    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
 
 
 @pytest.fixture(scope="session")

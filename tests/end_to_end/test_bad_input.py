@@ -334,7 +334,7 @@ def test_model_of_the_hub_runs_pinned_to_its_commit_and_later_offline(
 ) -> None:
     source, output = write_pictures(tmp_path / "in", 3), tmp_path / "out"
     words = [sys.executable, "-m", "job", "run", str(source), str(output)]
-    words += ["--model", "team/model", "--revision", "v1"]
+    words += ["--model", "team/model", "--revision", "v1", "--workers=1"]
     cache = {"HF_HOME": str(tmp_path / "cache")}
     with fake_hub(model_dir) as endpoint:
         online = finish(words, {**cache, "HF_ENDPOINT": endpoint})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def receipts(output: str) -> list[dict[str, Any]]:
 
 
 def test_credentials_that_expire_for_everything_end_in_their_sentence(
-    s3: S3, some: Path, model_dir: Path
+    s3: S3, some: Path, model_dir: Path, warm: dict[str, str]
 ) -> None:
     source, output = s3.upload(some, "everything/in"), "s3://bucket/everything/out"
     with FaultyProxy(s3.endpoint) as proxy:
@@ -139,12 +140,12 @@ def test_credentials_that_expire_for_everything_end_in_their_sentence(
         seen: list[Request] = []
         proxy.rules.append(expire)
         command = [sys.executable, "-m", "job", *words(proxy, source, output, model_dir)]
-        finished = finish(command)
+        finished = finish(command, warm)
         assert finished.exit_code == 3, finished.stderr
         assert "the credentials have expired" in finished.stderr.splitlines()[-1]
         assert "Traceback" not in finished.stderr
         proxy.rules = []
-        finished = finish(command)
+        finished = finish(command, warm)
     assert finished.exit_code == 0, finished.stderr
     check_each_image_once(output, IMAGES)
     assert maps(output) == IMAGES
@@ -265,12 +266,12 @@ can_hide = pytest.mark.skipif(
 
 
 @contextmanager
-def node_without(folder: Path | None, address: str) -> Iterator[int]:
-    """One more node of a cluster, with two CPUs, that has an empty folder there.
+def node_without(folders: list[Path], address: str) -> Iterator[int]:
+    """One more node of a cluster, with two CPUs, that has empty folders there.
 
     Gives the number of its process, in whose mount namespace its workers are.
     """
-    hide = f"mount -t tmpfs none '{folder}' && " if folder else ""
+    hide = "".join(f"mount -t tmpfs none '{folder}' && " for folder in folders)
     ray = f"{Path(sys.executable).parent}/ray"
     start = f"{hide}exec '{ray}' start --address={address} --num-cpus=2 --block"
     command = ["unshare", "--mount", "--propagation=private", "sh", "-c", start]
@@ -290,19 +291,46 @@ def nodes(address: str) -> int:
     return sum(node.state == 0 for node in reply.node_info_list)
 
 
+@dataclass(frozen=True)
+class Partly:
+    """A cluster of a head and two nodes, one of which does not see all folders.
+
+    Attributes:
+        address: of the cluster.
+        node: the process in whose mount namespace that node's workers are.
+        hidden: the folder whose folders ``in`` and ``out`` are empty there.
+    """
+
+    address: str
+    node: int
+    hidden: Path
+
+
+@pytest.fixture(scope="module")
+def partly(some: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partly]:
+    hidden = tmp_path_factory.mktemp("hidden")
+    shutil.copytree(some, hidden / "in")
+    (hidden / "out").mkdir()
+    with (
+        worker_nodes(1) as cluster,
+        node_without([hidden / "in", hidden / "out"], cluster["address"]) as node,
+    ):
+        yield Partly(cluster["address"], node, hidden)
+
+
 @can_hide
 @pytest.mark.parametrize("hidden", ["in", "out"])
 def test_a_node_that_does_not_see_a_local_path_is_named_before_anything_is_done(
-    job_command: Callable[..., list[str]], some: Path, tmp_path: Path, hidden: str
+    job_command: Callable[..., list[str]], some: Path, tmp_path: Path, hidden: str, partly: Partly
 ) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     shutil.copytree(some, source)
     output.mkdir()
-    with (
-        worker_nodes(1) as cluster,
-        node_without(tmp_path / hidden, cluster["address"]),
-    ):
-        finished = finish(job_command(source, output), {"RAY_ADDRESS": cluster["address"]})
+    if hidden == "in":
+        source = partly.hidden / "in"
+    else:
+        output = partly.hidden / "out"
+    finished = finish(job_command(source, output), {"RAY_ADDRESS": partly.address})
     assert finished.exit_code == 3, finished.stderr
     last = finished.stderr.splitlines()[-1]
     assert last.startswith("error: node ")
@@ -315,24 +343,24 @@ def test_a_node_that_does_not_see_a_local_path_is_named_before_anything_is_done(
 
 @can_hide
 def test_a_mount_that_goes_away_on_one_node_blames_no_image(
-    job_command: Callable[..., list[str]], tmp_path: Path
+    job_command: Callable[..., list[str]], tmp_path: Path, partly: Partly
 ) -> None:
     images = 96
     source, output = write_pictures(tmp_path / "in", images, seed=1200), tmp_path / "out"
     # Two CPUs, so that the predictor, which loads its images, is on the node in question.
     command = job_command(source, output, *SMALL, "--cpus-per-worker=2")
-    with worker_nodes(1) as cluster, node_without(None, cluster["address"]) as node:
-        with started(command, {"RAY_ADDRESS": cluster["address"]}) as process:
-            wait_for(lambda: any(output.glob("runs/*.json")), 240, "the work to begin", every=0.01)
-            enter = ["nsenter", f"--target={node}", "--mount"]
-            subprocess.run([*enter, "mount", "-t", "tmpfs", "none", str(source)], check=True)
-            finished = outcome(process)
-        assert rows(output, "errors") == []
-        assert finished.exit_code == 3, finished.stdout + finished.stderr
-        check_sentence(finished.stderr, f"INPUT {source}", "on node", "Check the mount")
-        assert maps(output) < images
-        subprocess.run([*enter, "umount", str(source)], check=True)
-        again = finish(command, {"RAY_ADDRESS": cluster["address"]})
+    env = {"RAY_ADDRESS": partly.address}
+    with started(command, env) as process:
+        wait_for(lambda: any(output.glob("runs/*.json")), 240, "the work to begin", every=0.01)
+        enter = ["nsenter", f"--target={partly.node}", "--mount"]
+        subprocess.run([*enter, "mount", "-t", "tmpfs", "none", str(source)], check=True)
+        finished = outcome(process)
+    assert rows(output, "errors") == []
+    assert finished.exit_code == 3, finished.stdout + finished.stderr
+    check_sentence(finished.stderr, f"INPUT {source}", "on node", "Check the mount")
+    assert maps(output) < images
+    subprocess.run([*enter, "umount", str(source)], check=True)
+    again = finish(command, env)
     assert again.exit_code == 0, again.stderr
     check_each_image_once(output, images)
     assert maps(output) == images

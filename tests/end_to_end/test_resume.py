@@ -157,20 +157,20 @@ class Stopped:
 
 @pytest.fixture(scope="module")
 def stopped(
-    many: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    many: Path, model_dir: Path, warm: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stopped]:
     """SIGTERM after the first commit; then the same command, and once more at the same time."""
     output = tmp_path_factory.mktemp("stopped")
     words = command(many, output, model_dir)
-    with started(words) as process:
+    with started(words, warm) as process:
         wait_for(lambda: commits(output), 120, "the first commit", every=0.002)
         process.send_signal(signal.SIGTERM)
         first = outcome(process)
     kept, rest = committed_rows(output), leftovers(output)
-    with started(words) as process:
+    with started(words, warm) as process:
         wait_for((output / "lock.json").exists, 60, "the second run's lock")
         process.send_signal(signal.SIGSTOP)  # or it might be done before the other has begun
-        refused = finish(words)
+        refused = finish(words, warm)
         process.send_signal(signal.SIGCONT)
         yield Stopped(output, first, kept, rest, outcome(process), refused, process.pid)
 

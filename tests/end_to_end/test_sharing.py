@@ -7,13 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import write_pictures
 from tests.end_to_end.autoscaling_cluster import autoscaling_head
-from tests.end_to_end.processes import finish, outcome, started, wait_for, worker_nodes
+from tests.end_to_end.processes import (
+    Finished,
+    finish,
+    outcome,
+    started,
+    wait_for,
+    worker_nodes,
+)
 from tests.outputs import check_each_image_once, check_equal_to_sequential
 
 Command = Callable[..., list[str]]
@@ -24,6 +32,13 @@ IMAGES = 36
 def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of pictures."""
     return write_pictures(tmp_path_factory.mktemp("some"), IMAGES, seed=900)
+
+
+@pytest.fixture(scope="module")
+def two_cpus() -> Iterator[str]:
+    """The address of a cluster with two CPUs on one node, which each test leaves free."""
+    with worker_nodes(2) as cluster:
+        yield cluster["address"]
 
 
 # An application that holds CPUs, and says when it does
@@ -51,10 +66,10 @@ def another_application(address: str, cpus: float) -> Iterator[None]:
 
 
 def test_three_jobs_at_once_on_two_cpus_all_finish(
-    job_command: Command, some: Path, model_dir: Path, tmp_path: Path
+    job_command: Command, some: Path, model_dir: Path, tmp_path: Path, two_cpus: str
 ) -> None:
-    with worker_nodes(2) as cluster, ExitStack() as stack:
-        env = {"RAY_ADDRESS": cluster["address"]}
+    with ExitStack() as stack:
+        env = {"RAY_ADDRESS": two_cpus}
         outputs = [tmp_path / f"out-{number}" for number in range(3)]
         jobs = [stack.enter_context(started(job_command(some, o), env)) for o in outputs]
         ended = [outcome(job, timeout=400) for job in jobs]
@@ -69,34 +84,85 @@ def test_three_jobs_at_once_on_two_cpus_all_finish(
     check_equal_to_sequential(outputs[-1], model_dir)
 
 
-def test_a_job_goes_on_with_what_another_application_has_left_and_says_when_that_is_nothing(
-    job_command: Command, some: Path, tmp_path: Path
-) -> None:
-    with worker_nodes(2) as cluster:
-        env = {"RAY_ADDRESS": cluster["address"]}
-        with another_application(cluster["address"], 1):
-            small = ("--images-per-task=2", "--images-per-file=4")
-            finished = finish(job_command(some, tmp_path / "half", *small), env, timeout=300)
-            assert finished.exit_code == 0, finished.stderr
-            assert f"{IMAGES} maps of {IMAGES} images" in finished.stdout
-        with another_application(cluster["address"], 2):
-            begun = time.monotonic()
-            words = job_command(some, tmp_path / "none", "--worker-timeout=8")
-            refused = finish(words, env, timeout=120)
+@dataclass(frozen=True)
+class Crowded:
+    """Two runs at once on a cluster whose CPUs another application holds.
+
+    Attributes:
+        output: of the run that waits for a worker no longer than it was told.
+        refused: how that run ended.
+        took: the seconds until then.
+        stopped_output: of the run that is told to stop while it waits.
+        stopped: how that run ended.
+    """
+
+    output: Path
+    refused: Finished
+    took: float
+    stopped_output: Path
+    stopped: Finished
+
+
+@pytest.fixture(scope="module")
+def crowded(
+    two_cpus: str, some: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Crowded:
+    """Both runs, to their ends."""
+    place = tmp_path_factory.mktemp("crowded")
+    output, stopped_output = place / "none", place / "stopped"
+    env = {"RAY_ADDRESS": two_cpus}
+
+    def run(output: Path, option: str) -> list[str]:
+        words = [sys.executable, "-m", "job", "run", str(some), str(output)]
+        return [*words, "--model", str(model_dir), option]
+
+    with another_application(two_cpus, 2):
+        begun = time.monotonic()
+        with (
+            started(run(output, "--worker-timeout=8"), env) as waits,
+            started(run(stopped_output, "--stop-grace=1"), env) as job,
+        ):
+            receipts = stopped_output / "runs"
+            wait_for(lambda: receipts.exists() and any(receipts.iterdir()), 120, "the receipt")
+            job.send_signal(signal.SIGTERM)
+            stopped = outcome(job, timeout=60)
+            refused = outcome(waits, timeout=120)
             took = time.monotonic() - begun
-        resumed = finish(job_command(some, tmp_path / "none"), env, timeout=300)
+    return Crowded(output, refused, took, stopped_output, stopped)
+
+
+def test_a_job_goes_on_with_what_another_application_has_left(
+    job_command: Command, some: Path, tmp_path: Path, two_cpus: str
+) -> None:
+    with another_application(two_cpus, 1):
+        small = ("--images-per-task=2", "--images-per-file=4")
+        words = job_command(some, tmp_path / "half", *small)
+        finished = finish(words, {"RAY_ADDRESS": two_cpus}, timeout=300)
+    assert finished.exit_code == 0, finished.stderr
+    assert f"{IMAGES} maps of {IMAGES} images" in finished.stdout
+
+
+def test_a_job_says_when_another_application_leaves_nothing_and_goes_on_later(
+    job_command: Command, some: Path, two_cpus: str, crowded: Crowded
+) -> None:
+    resumed = finish(job_command(some, crowded.output), {"RAY_ADDRESS": two_cpus}, timeout=300)
+    refused = crowded.refused
     assert refused.exit_code == 1
     last = refused.stderr.splitlines()[-1]
     assert last.startswith("error: no worker came within 8 s (--worker-timeout): 0 of 2 here")
     assert "(1 CPU each); free now: 0 of 2 CPUs" in last
     assert "Traceback" not in refused.stderr
-    assert took < 60
-    (receipt,) = [json.loads(path.read_text()) for path in (tmp_path / "none" / "runs").iterdir()][
-        :1
-    ]
+    assert crowded.took < 60
+    (receipt,) = [json.loads(path.read_text()) for path in (crowded.output / "runs").iterdir()][:1]
     assert receipt["status"] in ("failed", "finished")
     assert resumed.exit_code == 0, resumed.stderr
-    check_each_image_once(tmp_path / "none", IMAGES)
+    check_each_image_once(crowded.output, IMAGES)
+
+
+def test_a_wait_can_be_stopped(crowded: Crowded) -> None:
+    assert crowded.stopped.exit_code == 130
+    assert "stopped: " in crowded.stopped.stderr
+    assert not (crowded.stopped_output / "lock.json").exists()
 
 
 def test_what_no_single_node_has_is_refused_also_by_plan(
@@ -171,16 +237,3 @@ def test_gpus_that_a_cluster_may_add_are_asked_for_and_waited_for(
     assert "up to 2 predictors with 1 GPU each" in blind.stderr
     assert blind.exit_code == 4, "the node came, and torch saw no GPU there"
     assert "a GPU was asked for, but torch" in blind.stderr.splitlines()[-1]
-
-
-def test_a_wait_can_be_stopped(job_command: Command, some: Path, tmp_path: Path) -> None:
-    with worker_nodes(1) as cluster, another_application(cluster["address"], 1):
-        words = job_command(some, tmp_path / "out", "--stop-grace=1")
-        with started(words, {"RAY_ADDRESS": cluster["address"]}) as job:
-            receipts = tmp_path / "out" / "runs"
-            wait_for(lambda: receipts.exists() and any(receipts.iterdir()), 120, "the receipt")
-            job.send_signal(signal.SIGTERM)
-            finished = outcome(job, timeout=60)
-    assert finished.exit_code == 130
-    assert "stopped: " in finished.stderr
-    assert not (tmp_path / "out" / "lock.json").exists()

@@ -30,7 +30,7 @@ def test_ctrl_c_says_how_much_is_committed_and_how_to_go_on(
     job_command: Command, tmp_path: Path
 ) -> None:
     source, output = write_pictures(tmp_path / "in", IMAGES, seed=400), tmp_path / "out"
-    with started(job_command(source, output, *SMALL_STEPS)) as process:
+    with started(job_command(source, output, *SMALL_STEPS, "--workers=1")) as process:
         wait_for(lambda: committed_rows(output), 240, "the first commit")
         process.send_signal(signal.SIGINT)
         finished = outcome(process)
@@ -50,7 +50,7 @@ def test_a_log_that_nobody_reads_any_more_does_not_end_the_work(
     job_command: Command, pictures: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    words = job_command(pictures, output)
+    words = job_command(pictures, output, "--workers=1")
     told, tell = os.pipe()
     with short_directory() as place, os.fdopen(told) as log:
         process = subprocess.Popen(
