@@ -7,9 +7,8 @@ import pytest
 
 from job.models.labels import label_names
 from job.outputs.palette import is_ade20k, palette
-from tests.conftest import PHOTOS
+from tests.conftest import PHOTOS, needs_photos
 
-needs_files = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared files are not here")
 
 
 def ade20k() -> list[str]:
@@ -28,7 +27,7 @@ def test_class_c_has_the_colour_of_class_c() -> None:
     assert len(np.unique(colours, axis=0)) == 149
 
 
-@needs_files
+@needs_photos
 def test_ade20k_colours_are_those_of_the_benchmark() -> None:
     published = json.loads((PHOTOS / "segformer" / "ade20k-palette.json").read_text())
     id2label = json.loads((PHOTOS / "segformer" / "config.json").read_text())["id2label"]
