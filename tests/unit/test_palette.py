@@ -10,7 +10,6 @@ from job.outputs.palette import is_ade20k, palette
 from tests.conftest import PHOTOS, needs_photos
 
 
-
 def ade20k() -> list[str]:
     names = [f"class {label}" for label in range(150)]
     names[0], names[6], names[48], names[149] = "wall", "road, route", "skyscraper", "flag"
