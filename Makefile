@@ -35,11 +35,12 @@ test: $(INSTALLED) ## run every test
 
 check: lint test ## every check: lint, types, tests
 
-lint: $(INSTALLED) ## ruff (lint and format), mypy, import-linter
+lint: $(INSTALLED) ## ruff (lint and format), mypy, import-linter, docs/options.md
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-cache --no-logo
+	@$(PY) -m docs.options --check
 
 cluster-check: $(INSTALLED) ## look before `ray up`: AWS account, quotas, token, programs
 	@$(PY) -m deploy.check $(CLUSTER)

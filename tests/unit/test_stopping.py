@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from subprocess import PIPE
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
@@ -170,38 +170,65 @@ while True:
 """
 
 
-@pytest.mark.parametrize(
-    ("code", "within", "says"),
-    [
-        (RUN + LOOP.format(caught="KeyError"), 5, []),
-        (RUN + STUCK, 5, []),
-        (RUN + HOLD + LOOP.format(caught="Exception"), 20, ["swallowed", "released"]),
-        (RUN + HOLD + STUCK, 20, ["released"]),
-    ],
-    ids=["nothing is held", "nothing is held, stuck", "swallowing", "stuck"],
-)
-def test_a_process_ends_whatever_its_main_thread_does(
-    code: str, within: float, says: list[str]
-) -> None:
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended that was sent a signal, and how many seconds after it."""
+
+    exit_code: int
+    out: str
+    err: str
+    seconds: float
+
+
+CODES = {
+    "nothing is held": RUN + LOOP.format(caught="KeyError"),
+    "nothing is held, stuck": RUN + STUCK,
+    "swallowing": RUN + HOLD + LOOP.format(caught="Exception"),
+    "stuck": RUN + HOLD + STUCK,
+}
+
+
+def end(code: str, number: signal.Signals) -> Ended:
+    """Run such a process, and tell it to stop."""
     words = [sys.executable, "-c", code]
-    # One process for each signal, all at once: they only wait.
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True))
-            for _ in SIGNALS
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        time.sleep(0.5)  # to get into what they are stuck in
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        assert ran.stdout is not None
+        assert ran.stdout.readline() == "ready\n"
+        time.sleep(0.5)  # to get into what it is stuck in
         started = time.monotonic()
-        for process, number in zip(processes, SIGNALS, strict=True):
-            process.send_signal(number)
-        for process, number in zip(processes, SIGNALS, strict=True):
-            out, err = process.communicate(timeout=60)
-            assert process.returncode == 130, (number, err)
-            assert (
-                err == "stopped: told to stop; what is committed stays, the same command goes on\n"
-            ), number
-            assert time.monotonic() - started < within, number
-            assert [word for word in ("swallowed", "released") if word in out] == says, number
+        ran.send_signal(number)
+        out, err = ran.communicate(timeout=60)
+    return Ended(ran.returncode, out, err, time.monotonic() - started)
+
+
+@pytest.fixture(scope="module")
+def ended() -> dict[tuple[str, signal.Signals], Ended]:
+    """How each code ends at each signal: all at once, for they only wait."""
+    cases = [(name, number) for name in CODES for number in SIGNALS]
+    with ThreadPoolExecutor(len(cases)) as threads:
+        found = threads.map(lambda case: end(CODES[case[0]], case[1]), cases)
+        return dict(zip(cases, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "within", "says"),
+    [
+        ("nothing is held", 5, []),
+        ("nothing is held, stuck", 5, []),
+        ("swallowing", 20, ["swallowed", "released"]),
+        ("stuck", 20, ["released"]),
+    ],
+)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_process_ends_whatever_its_main_thread_does(
+    ended: dict[tuple[str, signal.Signals], Ended],
+    name: str,
+    within: float,
+    says: list[str],
+    number: signal.Signals,
+) -> None:
+    found = ended[name, number]
+    assert found.exit_code == 130, found.err
+    assert found.err == "stopped: told to stop; what is committed stays, the same command goes on\n"
+    assert found.seconds < within
+    assert [word for word in ("swallowed", "released") if word in found.out] == says
