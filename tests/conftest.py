@@ -1,5 +1,6 @@
 """What the tests share: a real Ray, a real S3 endpoint over HTTP, models and images made here."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def start_ray(**options: Any) -> None:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         **options,
     )
 

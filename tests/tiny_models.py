@@ -5,9 +5,11 @@ from typing import Any
 
 import transformers
 
+# Configurations take the options of their parents as well, which their signatures do not tell.
+
 
 def _segformer(labels: int) -> Any:
-    return transformers.SegformerConfig(
+    return transformers.SegformerConfig(  # type: ignore[call-arg]
         depths=[1, 1, 1, 1],
         hidden_sizes=[8, 16, 24, 32],
         num_attention_heads=[1, 1, 2, 4],
@@ -17,12 +19,12 @@ def _segformer(labels: int) -> Any:
 
 
 def _upernet(labels: int) -> Any:
-    backbone = transformers.ConvNextConfig(
+    backbone = transformers.ConvNextConfig(  # type: ignore[call-arg]
         depths=[1, 1, 1, 1],
         hidden_sizes=[8, 12, 16, 20],
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )
-    return transformers.UperNetConfig(
+    return transformers.UperNetConfig(  # type: ignore[call-arg]
         backbone_config=backbone,
         hidden_size=16,
         pool_scales=[1, 2],
@@ -48,7 +50,7 @@ def _vit(kind: type[Any], labels: int) -> Any:
 
 
 def _dpt(labels: int) -> Any:
-    return transformers.DPTConfig(
+    return transformers.DPTConfig(  # type: ignore[call-arg]
         image_size=32,
         patch_size=8,
         hidden_size=16,
@@ -64,7 +66,7 @@ def _dpt(labels: int) -> Any:
 
 
 def _mobilevit(labels: int) -> Any:
-    return transformers.MobileViTConfig(
+    return transformers.MobileViTConfig(  # type: ignore[call-arg]
         image_size=64,
         hidden_sizes=[8, 12, 16],
         neck_hidden_sizes=[4, 8, 8, 12, 12, 16, 16],
@@ -75,7 +77,7 @@ def _mobilevit(labels: int) -> Any:
 
 
 def _mobilevitv2(labels: int) -> Any:
-    return transformers.MobileViTV2Config(
+    return transformers.MobileViTV2Config(  # type: ignore[call-arg]
         image_size=64,
         width_multiplier=0.25,
         base_attn_unit_dims=[16, 16, 16],
@@ -86,7 +88,7 @@ def _mobilevitv2(labels: int) -> Any:
 
 
 def _mobilenet(labels: int) -> Any:
-    return transformers.MobileNetV2Config(
+    return transformers.MobileNetV2Config(  # type: ignore[call-arg]
         image_size=64, depth_multiplier=0.25, depth_divisible_by=4, min_depth=4, num_labels=labels
     )
 

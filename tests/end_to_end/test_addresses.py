@@ -72,11 +72,17 @@ def listening(answer: bytes) -> Iterator[str]:
         connection.close()
 
 
+class Silent(BaseHTTPRequestHandler):
+    """A handler that prints nothing, and serves nothing."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing."""
+
+
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
     """The address of a web server."""
-    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    server.RequestHandlerClass.log_message = lambda *_: None  # type: ignore[method-assign]
+    server = HTTPServer(("127.0.0.1", 0), Silent)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()

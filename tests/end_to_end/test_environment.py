@@ -287,7 +287,8 @@ def nodes(address: str) -> int:
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
     stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(init_grpc_channel(address))
-    reply = stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=10)
+    request = gcs_service_pb2.GetAllNodeInfoRequest()  # type: ignore[attr-defined]  # made at run time
+    reply = stub.GetAllNodeInfo(request, timeout=10)
     return sum(node.state == 0 for node in reply.node_info_list)
 
 

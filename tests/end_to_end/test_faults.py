@@ -45,7 +45,12 @@ def workers(session: int, kind: str) -> list[int]:
 def kill_one(session: int, kind: str) -> None:
     """Kill -9 one worker, as soon as there is one."""
     victims: list[int] = []
-    wait_for(lambda: victims.extend(workers(session, kind)) or victims, 120, kind, every=0.01)
+
+    def found() -> list[int]:
+        victims.extend(workers(session, kind))
+        return victims
+
+    wait_for(found, 120, kind, every=0.01)
     os.kill(victims[0], signal.SIGKILL)
 
 

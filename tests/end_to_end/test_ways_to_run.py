@@ -242,7 +242,8 @@ def test_on_two_nodes_the_head_does_none_of_the_work(
 def tasks(address: str) -> list[tuple[str, str]]:
     """The name and the node of every task that a cluster remembers."""
     stub = gcs_service_pb2_grpc.TaskInfoGcsServiceStub(init_grpc_channel(address))
-    reply = stub.GetTaskEvents(gcs_service_pb2.GetTaskEventsRequest(), timeout=30)
+    request = gcs_service_pb2.GetTaskEventsRequest()  # type: ignore[attr-defined]  # made at run time
+    reply = stub.GetTaskEvents(request, timeout=30)
     return [
         (event.task_info.name, event.state_updates.node_id.hex()) for event in reply.events_by_task
     ]

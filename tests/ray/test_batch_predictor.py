@@ -1,5 +1,8 @@
 """The BatchPredictor contract, as Ray AIR documented it."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,12 +48,16 @@ class TimesPandas(Predictor):
         factor = kwargs.get("factor", checkpoint.to_dict().get("factor", 1))
         return cls(factor, checkpoint.get_preprocessor())
 
-    def _predict_pandas(self, data: pd.DataFrame, plus: float = 0) -> pd.DataFrame:
+    def _predict_pandas(  # type: ignore[override]  # as AIR's users wrote it
+        self, data: pd.DataFrame, plus: float = 0
+    ) -> pd.DataFrame:
         return pd.DataFrame({"y": data["x"] * self.factor + plus, "columns": len(data.columns)})
 
 
 class TimesNumpy(TimesPandas):
-    def _predict_numpy(self, data: dict[str, np.ndarray], plus: float = 0) -> dict[str, np.ndarray]:
+    def _predict_numpy(  # type: ignore[override]
+        self, data: dict[str, np.ndarray], plus: float = 0
+    ) -> dict[str, np.ndarray]:
         assert isinstance(data, dict)
         return {"y": data["x"] * self.factor + plus}
 
@@ -61,10 +68,12 @@ class ReportsGpu(Predictor):
         self.use_gpu = use_gpu
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, use_gpu: bool = False) -> "ReportsGpu":
+    def from_checkpoint(  # type: ignore[override]
+        cls, checkpoint: Checkpoint, use_gpu: bool = False
+    ) -> "ReportsGpu":
         return cls(use_gpu)
 
-    def _predict_pandas(self, data: pd.DataFrame) -> pd.DataFrame:
+    def _predict_pandas(self, data: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override]
         return pd.DataFrame({"use_gpu": [self.use_gpu] * len(data)})
 
 
@@ -184,7 +193,7 @@ def test_preprocessor_of_bare_items_finds_them_under_airs_name() -> None:
 
 def worker(predictor_cls: type[Predictor], **how: object) -> ScoringWorker:
     """A worker in this process: a Dataset that fails keeps its actors and CPUs for a while."""
-    defaults: dict[str, object] = {
+    defaults: dict[str, Any] = {
         "predictor_kwargs": {},
         "own_preprocessor": False,
         "preprocessor": None,
@@ -243,7 +252,7 @@ def test_only_a_preprocessor_can_be_set_and_none_is_the_checkpoints() -> None:
     own, other = AddOne(), AddOne()
     predictor = BatchPredictor(Checkpoint.from_dict({"_preprocessor": own}), TimesPandas)
     with pytest.raises(ConfigError, match="preprocessor: expected"):
-        predictor.set_preprocessor(lambda batch: batch)
+        predictor.set_preprocessor(lambda batch: batch)  # type: ignore[arg-type]
     predictor.set_preprocessor(other)
     assert predictor.get_preprocessor() is other
     predictor.set_preprocessor(None)
@@ -301,7 +310,8 @@ def test_scoring_workers_bound_the_actor_pool() -> None:
     result = predictor.predict(
         numbers(), min_scoring_workers=2, max_scoring_workers=2, num_cpus_per_worker=0.5
     )
-    compute = result._logical_plan.dag.compute
+    operator: Any = result._logical_plan.dag
+    compute = operator.compute
     assert (compute.min_size, compute.max_size, compute.initial_size) == (2, 2, 2)
     assert column(result, "y") == list(range(6))
 
@@ -345,7 +355,7 @@ def test_repr_fits_a_line() -> None:
         ({"ray_remote_args": {"batch_size": 8}}, "ray_remote_args: 'batch_size' is not for"),
     ],
 )
-def test_arguments_that_make_no_sense_are_named(arguments: dict[str, object], says: str) -> None:
+def test_arguments_that_make_no_sense_are_named(arguments: dict[str, Any], says: str) -> None:
     predictor = BatchPredictor(Checkpoint.from_dict({}), TimesPandas)
     with pytest.raises(ConfigError, match=says.replace("is below 3", "is below min")):
         predictor.predict(numbers(), **arguments)
@@ -365,15 +375,16 @@ def test_predict_pipelined_says_what_to_call() -> None:
 
 
 def test_what_is_no_dataset_checkpoint_or_predictor_is_refused() -> None:
+    data = pd.DataFrame({"x": [1]})
     with pytest.raises(ConfigError, match=r"ray\.data\.from_pandas|from_items"):
-        BatchPredictor(Checkpoint.from_dict({}), TimesPandas).predict(pd.DataFrame({"x": [1]}))
+        BatchPredictor(Checkpoint.from_dict({}), TimesPandas).predict(data)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="checkpoint: expected a Checkpoint, got dict"):
-        BatchPredictor({}, TimesPandas)
+        BatchPredictor({}, TimesPandas)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="predictor_cls"):
-        BatchPredictor(Checkpoint.from_dict({}), TimesPandas(1))
+        BatchPredictor(Checkpoint.from_dict({}), TimesPandas(1))  # type: ignore[arg-type]
 
 
-def test_notebook_part_4_runs_with_its_two_imports_changed(tmp_path: object) -> None:
+def test_notebook_part_4_runs_with_its_two_imports_changed(tmp_path: Path) -> None:
     """The cells of the notebook's Part 4, over bare PIL images and a model that has been used."""
     from typing import Any
 
@@ -397,7 +408,7 @@ def test_notebook_part_4_runs_with_its_two_imports_changed(tmp_path: object) -> 
             self.model = model
             self.feature_extractor = feature_extractor
 
-        def _predict_pandas(self, batch: pd.DataFrame) -> pd.DataFrame:
+        def _predict_pandas(self, batch: Any) -> Any:  # type: ignore[override]
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             self.model.to(device)
             self.model.eval()

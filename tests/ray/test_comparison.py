@@ -16,7 +16,9 @@ from job.compare.comparison import (
 
 
 @pytest.fixture(scope="module")
-def compared(ray_session: None, pictures: Path, model_dir: Path, tmp_path_factory) -> Comparison:
+def compared(
+    ray_session: None, pictures: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Comparison:
     folder = tmp_path_factory.mktemp("few")
     for path in sorted(pictures.glob("*.jpg"))[:5]:
         shutil.copy(path, folder)

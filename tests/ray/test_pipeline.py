@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -36,7 +37,9 @@ def config(source: object, output: object, model: object, **options: object) -> 
 
 
 @pytest.fixture(scope="module")
-def output(pictures: Path, model_dir: Path, ray_session: None, tmp_path_factory) -> Path:
+def output(
+    pictures: Path, model_dir: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The OUTPUT of one run over the pictures."""
     place = tmp_path_factory.mktemp("output")
     pipeline.run(config(pictures, place, model_dir, images_per_file=8, images_per_task=4))
@@ -103,7 +106,7 @@ def test_an_output_tells_its_classes_and_how_to_read_it(output: Path, tmp_path: 
     assert [label["color"] for label in labels] == palette(names).tolist()
     for file in (output / "maps").glob("*.parquet"):
         assert json.loads(pq.read_schema(file).metadata[b"labels"]) == labels
-    assert duckdb.sql(f"select * from '{output}/errors/*.parquet'").columns[0] == "id"
+    assert duckdb.read_parquet(f"{output}/errors/*.parquet").columns[0] == "id"
     loaded = datasets.load_dataset(str(output), split="train", cache_dir=str(tmp_path))
     assert len(loaded) == 24
     assert loaded.features["classes"].feature["label"].names == names
@@ -136,7 +139,7 @@ def test_duckdb_and_polars_query_classes_without_decoding(output: Path) -> None:
         select sum(class.pixels)
         from (select unnest(classes) as class from '{files}') where class.name = 'sky'
     """
-    assert duckdb.sql(query).fetchall()[0][0] == expected
+    assert duckdb.execute(query).fetchall()[0][0] == expected
     classes = polars.read_parquet(files)["classes"].explode().struct.unnest()
     assert classes.filter(polars.col("name") == "sky")["pixels"].sum() == expected
 
@@ -208,7 +211,7 @@ def test_reduced_jpegs_give_maps_of_the_whole_size_and_do_not_mix_with_others(
     exif = Image.Exif()
     exif[0x0112] = 6
     for seed in range(3):  # at least four times the model's 96 along each side
-        turned = {"exif": exif} if seed else {}
+        turned: dict[str, Any] = {"exif": exif} if seed else {}
         Image.fromarray(picture(seed, 400, 604)).save(source / f"{seed}.jpg", **turned)
     options = {"decode": "reduced", "map_png": "grayscale"}
     receipt = pipeline.run(config(source, place, model_dir, **options))

@@ -1,6 +1,7 @@
 """Receipts: written when a run starts and again however it ends; what differs is named."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import ray
@@ -138,7 +139,8 @@ def test_a_run_that_ends_early_counts_what_is_committed_and_gives_the_output_bac
 
 
 def test_counts_come_from_storage_where_ray_is_gone(output: Location, measures: Measures) -> None:
-    ray.kill(measures.tracker)
+    tracker: Any = measures.tracker
+    ray.kill(tracker)
     commit(output, 0, [1, 2, 3], "empty")
     commit(output, 1, [4])
     with pytest.raises(KeyError), keeping(started(), output, measures):

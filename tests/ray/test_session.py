@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 import pytest
 import ray
@@ -57,7 +58,7 @@ def test_what_a_raylet_tells_drivers_is_not_on_standard_output(
 
 
 def publish(message: str) -> None:
-    worker = ray._private.worker.global_worker
+    worker: Any = ray._private.worker.global_worker
     publish_error_to_driver("too_many", message, worker.gcs_client, worker.current_job_id)
 
 

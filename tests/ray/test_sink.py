@@ -194,7 +194,8 @@ def test_a_retry_that_goes_better_leaves_no_error_of_the_first_attempt(output: L
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_task_without_rows_writes_no_file(output: Location) -> None:
-    sink = MapSink(output, "run-1", 4, None)
+    nobody: Any = None
+    sink = MapSink(output, "run-1", 4, nobody)
     sink.write([encoded({"id": np.arange(0), "uri": np.empty(0, object)})], Block())
     sink.write([], Block())
     assert not output.exists()

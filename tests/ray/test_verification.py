@@ -1,6 +1,7 @@
 """Verification: a healthy OUTPUT passes, and every kind of damage is found and named."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from job.config import JobConfig
 from job.errors import StorageError
 from job.outputs import error_rows
 from job.outputs.dataset_card import SCHEMA
+from job.outputs.receipts import Receipt
 from job.results import verification
 from job.storage.location import Location, locate
 from tests.conftest import write_pictures
@@ -29,7 +31,7 @@ def finished(ray_session: None, model_dir: Path, tmp_path_factory: pytest.TempPa
     return place
 
 
-def run(place: Path, model: Path, **options: object) -> object:
+def run(place: Path, model: Path, **options: Any) -> Receipt:
     source, output = str(place / "in"), str(place / "out")
     config = JobConfig(
         input=source, output=output, model=str(model), progress="none", images_per_file=5, **options

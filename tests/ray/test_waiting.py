@@ -75,7 +75,7 @@ def cpus_held(count: int) -> Iterator[None]:
     class Holder:
         def here(self) -> None: ...
 
-    holders = [ray.remote(num_cpus=1)(Holder).remote() for _ in range(count)]
+    holders: list[Any] = [ray.remote(num_cpus=1)(Holder).remote() for _ in range(count)]
     ray.get([holder.here.remote() for holder in holders])
     try:
         yield

@@ -1,7 +1,6 @@
 """Autoscaling: the limits of a cluster, from wherever its autoscaler has them."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def test_a_configuration_that_cannot_be_read_is_no_claim(tmp_path: Path) -> None
 
 
 def test_what_an_autoscaler_has_reported_to_ray_itself_comes_first() -> None:
-    reported = autoscaler_pb2.ClusterConfig()
+    reported = autoscaler_pb2.ClusterConfig()  # type: ignore[attr-defined]  # made at run time
     gpus = reported.node_group_configs.add(max_count=3)
     gpus.resources.update({"CPU": 8, "GPU": 2})
     reported.node_group_configs.add(max_count=0).resources.update({"CPU": 64})
@@ -106,7 +105,7 @@ class _Kubernetes:
 
 
 @pytest.fixture
-def in_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+def in_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """The environment and the files of a pod of KubeRay's."""
     (tmp_path / "namespace").write_text("team")
     monkeypatch.setattr(autoscaling, "_NAMESPACE", tmp_path / "namespace")

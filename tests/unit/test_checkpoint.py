@@ -88,7 +88,8 @@ def test_a_model_that_has_been_used_gives_equal_logits_in_another_process(model_
 
 def test_half_precision_and_training_mode_survive(model_dir: Path) -> None:
     model = SegformerForSemanticSegmentation.from_pretrained(model_dir)
-    half = travelled(Checkpoint.from_dict({"model": model.to(torch.bfloat16).train()}))
+    module: torch.nn.Module = model
+    half = travelled(Checkpoint.from_dict({"model": module.to(torch.bfloat16).train()}))
     found = half.to_dict()["model"]
     assert found.training
     assert {tensor.dtype for tensor in found.parameters()} == {torch.bfloat16}

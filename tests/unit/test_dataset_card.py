@@ -118,8 +118,8 @@ def test_every_reader_sees_the_columns_of_a_folder_without_rows(
 ) -> None:
     describe(output)
     files = f"{output.path}/{folder}/*.parquet"
-    assert duckdb.sql(f"select * from '{files}'").columns == of.names
-    assert duckdb.sql(f"select count(*) from '{files}'").fetchall() == [(0,)]
+    assert duckdb.read_parquet(files).columns == of.names
+    assert duckdb.execute(f"select count(*) from '{files}'").fetchall() == [(0,)]
     assert polars.read_parquet(files).columns == of.names
     assert polars.scan_parquet(files).collect().height == 0
     assert list(pandas.read_parquet(f"{output.path}/{folder}").columns) == of.names
@@ -151,7 +151,7 @@ def test_labels_are_in_a_file_and_in_the_metadata(output: Location) -> None:
     assert read_labels(output) == labels
     metadata = pq.read_schema(f"{output.path}/maps/{SCHEMA}").metadata
     assert json.loads(metadata[b"labels"]) == labels
-    found = duckdb.sql(f"select name from '{output.path}/{LABELS}' where id = 3").fetchall()
+    found = duckdb.execute(f"select name from '{output.path}/{LABELS}' where id = 3").fetchall()
     assert found == [("tree: 'x' # y",)]
 
 

@@ -40,7 +40,7 @@ def test_every_class_appears_and_none_fills_the_scenes(written: list[Scene]) -> 
         np.bincount(np.asarray(Image.open(one.truth)).ravel(), minlength=len(LABELS))
         for one in written
     )
-    shares = counts / np.sum(counts)
+    shares = np.asarray(counts / np.sum(counts))
     assert len(shares) == len(LABELS)
     assert shares.min() > 0.003
     assert shares.max() < 0.4

@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -46,20 +47,20 @@ def wide(levels: np.ndarray, bits: int) -> np.ndarray:
     return (levels.astype(np.uint64) * factor).astype(f"u{bits // 8}")
 
 
-def tif(samples: np.ndarray, **options: object) -> bytes:
+def tif(samples: np.ndarray, **options: Any) -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, samples, **options)
     return buffer.getvalue()
 
 
-def error_of(data: bytes, **options: int) -> ImageError:
+def error_of(data: bytes | bytearray, **options: int) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        decode(data, **options)
+        decode(bytes(data), **options)
     return caught.value
 
 
-def assert_shows(data: bytes, expected: np.ndarray, tolerance: int = 1) -> None:
-    found = to_array(decode(data)).astype(int)
+def assert_shows(data: bytes | bytearray, expected: np.ndarray, tolerance: int = 1) -> None:
+    found = to_array(decode(bytes(data))).astype(int)
     expected = expected if expected.ndim == 3 else np.dstack([expected] * 3)
     assert found.shape == expected.shape
     assert np.abs(found - expected.astype(int)).max() <= tolerance
@@ -124,7 +125,7 @@ def test_tiffs_of_any_width_layout_and_meaning_show_their_colours(
 def test_packed_samples_keep_their_brightest_bits(bits: int) -> None:
     most = (1 << bits) - 1
     levels = (ACROSS * most // (WIDTH - 1)).astype(np.uint16 if bits > 8 else np.uint8)
-    expected = levels >> (bits - 8) if bits > 8 else levels.astype(int) * 255 // most
+    expected = levels // 2 ** (bits - 8) if bits > 8 else levels.astype(int) * 255 // most
     grey = {"bitspersample": bits, "rowsperstrip": 5}
     assert_shows(tif(levels, photometric="minisblack", **grey), expected)
     assert_shows(tif(most - levels, photometric="miniswhite", **grey), expected)
@@ -254,7 +255,7 @@ def test_bands_that_are_no_colours_are_named_and_not_guessed() -> None:
     ],
 )
 def test_a_sound_tiff_that_cannot_be_decoded_is_not_called_damaged(
-    options: dict[str, object], sort: str
+    options: dict[str, Any], sort: str
 ) -> None:
     error = error_of(tif(COLOURS, **options))
     assert (error.kind, sort in error.message) == ("unsupported", True)
@@ -274,7 +275,7 @@ JPEG_PAGES = [
 @pytest.mark.parametrize("bits", [8, 12])
 @pytest.mark.parametrize(("samples", "options"), JPEG_PAGES)
 def test_a_jpeg_within_a_tiff_is_shown_whole_or_refused(
-    samples: np.ndarray, options: dict[str, object], bits: int, layout: dict[str, object]
+    samples: np.ndarray, options: dict[str, Any], bits: int, layout: dict[str, object]
 ) -> None:
     stored = samples if bits == 8 else wide(samples, 16) >> 4
     data = tif(stored, compression="jpeg", compressionargs={"level": 97}, **options, **layout)
@@ -301,7 +302,7 @@ def test_bands_of_a_jpeg_within_a_tiff_that_are_no_colours_are_named(bits: int) 
 
 def jpeg_page(data: bytes, **tags: tuple[int, ...]) -> bytes:
     """A TIFF of one page around a JPEG of 320×240 with colours at half their size."""
-    given = {
+    given: dict[str, Any] = {
         "t258": (8, 8, 8),
         "t259": (7,),
         "t262": (6,),
@@ -411,7 +412,7 @@ def entropy_coded(jpeg: bytes) -> int:
     ids=str,
 )
 def test_a_damaged_jpeg_that_still_has_its_end_marker_is_refused(
-    options: dict[str, object], side: int | None
+    options: dict[str, Any], side: int | None
 ) -> None:
     for mode in ("RGB", "L", "CMYK"):
         data = saved(Image.fromarray(picture(5, 320, 480)).convert(mode), "JPEG", **options)
@@ -436,7 +437,7 @@ RESTARTS = [
 
 
 @pytest.mark.parametrize("options", RESTARTS, ids=str)
-def test_a_lost_restart_marker_alone_costs_no_picture(options: dict[str, object]) -> None:
+def test_a_lost_restart_marker_alone_costs_no_picture(options: dict[str, Any]) -> None:
     for mode in ("RGB", "L", "CMYK"):
         image = Image.fromarray(picture(5, 320, 480)).convert(mode)
         data = saved(image, "JPEG", **options)
@@ -449,7 +450,7 @@ def test_a_lost_restart_marker_alone_costs_no_picture(options: dict[str, object]
                 assert np.array_equal(to_array(found), expected)
         damaged = data[: markers[0]] + data[markers[0] + 2 :]
         reduced = [decode_reduced(one, 40)[0] for one in (data, damaged)]
-        assert np.array_equal(*map(to_array, reduced))
+        assert np.array_equal(to_array(reduced[0]), to_array(reduced[1]))
 
 
 @pytest.mark.parametrize("rows", [5, 7, 10])
@@ -505,7 +506,7 @@ def test_what_follows_the_end_of_a_jpeg_has_no_say_on_its_restart_markers() -> N
 
 
 @pytest.mark.parametrize("options", [*RESTARTS, {"restart_marker_rows": 10}], ids=str)
-def test_what_is_lost_with_a_restart_marker_is_missed(options: dict[str, object]) -> None:
+def test_what_is_lost_with_a_restart_marker_is_missed(options: dict[str, Any]) -> None:
     data = saved(Image.fromarray(picture(5, 320, 480)), "JPEG", quality=90, **options)
     markers = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
     marker = markers[len(markers) // 3]
@@ -520,7 +521,7 @@ def test_what_is_lost_with_a_restart_marker_is_missed(options: dict[str, object]
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"optimize": True}], ids=str)
-def test_zeros_in_place_of_picture_data_are_no_filling(options: dict[str, object]) -> None:
+def test_zeros_in_place_of_picture_data_are_no_filling(options: dict[str, Any]) -> None:
     data = saved(Image.fromarray(picture(5, 320, 480)), "JPEG", **options)
     begin = entropy_coded(data)
     for share in (0.1, 0.3, 0.5, 0.7, 0.9):
@@ -582,7 +583,7 @@ def test_what_one_scan_alone_leaves_over_is_no_filling() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}], ids=str)
-def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg(options: dict[str, object]) -> None:
+def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg(options: dict[str, Any]) -> None:
     data = saved(scene(), "JPEG", **options)
     exif = b"Exif\0\0II*\0\x08" + bytes(9) + saved(scene(32, 32), "JPEG")
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif
@@ -595,10 +596,11 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg(options: dict[str, obje
 def test_ordinary_jpegs_are_equal_to_pillows_to_the_pixel() -> None:
     image = Image.fromarray(picture(6, 331, 473))
     for mode in ("RGB", "L", "CMYK"):
-        for options in (
+        ways: list[dict[str, Any]] = [
             *({"subsampling": number} for number in range(3)),
             *({"progressive": True}, {"optimize": True, "quality": 30}, {"keep_rgb": True}),
-        ):
+        ]
+        for options in ways:
             data = saved(image.convert(mode), "JPEG", **options)
             expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
             assert np.array_equal(to_array(decode(data)), expected), (mode, options)
@@ -608,7 +610,7 @@ def test_sound_jpegs_of_other_sorts_are_named_and_not_called_damaged() -> None:
     for samples in (COLOURS, GREY, wide(GREY, 16)):
         error = error_of(imagecodecs.jpegls_encode(samples))
         assert (error.kind, "a JPEG-LS" in error.message) == ("unsupported", True)
-    error = error_of(imagecodecs.jpeg_encode(wide(COLOURS, 16) >> 4, bitspersample=12))
+    error = error_of(imagecodecs.jpeg_encode(wide(COLOURS, 16) // 16, bitspersample=12))
     assert (error.kind, "a JPEG of 12 bits" in error.message) == ("unsupported", True)
 
 
@@ -683,7 +685,7 @@ def test_a_png_within_an_icon_is_held_to_the_same_as_others() -> None:
 @pytest.mark.parametrize("container", ["jp2", "j2k"])
 @pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
 def test_jpeg_2000_above_8_bits_keeps_its_brightest_levels(bits: int, container: str) -> None:
-    options = {"level": 0, "codecformat": container, "bitspersample": bits}
+    options: dict[str, Any] = {"level": 0, "codecformat": container, "bitspersample": bits}
     levels = (COLOURS.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
     assert_shows(imagecodecs.jpeg2k_encode(levels, **options), COLOURS)
     assert_shows(imagecodecs.jpeg2k_encode(levels[:, :, 0].copy(), **options), GREY)
@@ -697,7 +699,7 @@ def test_jpeg_2000_below_8_bits_has_white_that_is_white(bits: int, container: st
     most = (1 << bits) - 1
     levels = (COLOURS.astype(int) * most // 255).astype(np.uint8)
     expected = levels.astype(int) * 255 // most
-    options = {"level": 0, "codecformat": container, "bitspersample": bits}
+    options: dict[str, Any] = {"level": 0, "codecformat": container, "bitspersample": bits}
     for samples, shown in (
         (levels, expected),
         (levels[:, :, 0].copy(), expected[:, :, 0]),
@@ -715,7 +717,7 @@ def test_jpeg_2000_with_a_palette_shows_its_colours(bits: int, depth: int) -> No
     table = np.array([[n * most // 15, most, most - n // 2 * most // 15] for n in range(16)])
     table[3] = table[2]  # a colour twice
 
-    def box(name: bytes, *parts: bytes) -> bytes:
+    def box(name: bytes, *parts: bytes | bytearray) -> bytes:
         content = b"".join(parts)
         return struct.pack(">I", 8 + len(content)) + name + content
 
@@ -730,7 +732,7 @@ def test_jpeg_2000_with_a_palette_shows_its_colours(bits: int, depth: int) -> No
     assert_shows(data, table[numbers] * 255 // most, tolerance=0)
 
 
-def heic(image: Image.Image, **options: object) -> bytes:
+def heic(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     pillow_heif.from_pillow(image).save(buffer, quality=95, **options)
     return buffer.getvalue()
@@ -774,7 +776,7 @@ def test_heic_and_avif_of_10_bits_show_what_they_hold() -> None:
     buffer = io.BytesIO()
     pillow_heif.encode("RGB;16", (160, 96), wide(image, 16).tobytes(), buffer, quality=95)
     avif = imagecodecs.avif_encode(wide(image, 16) >> 6, bitspersample=10, level=95)
-    for data in (buffer.getvalue(), avif):
+    for data in (buffer.getvalue(), bytes(avif)):
         assert np.abs(to_array(decode(data)).astype(int) - image).mean() < 8
 
 

@@ -9,6 +9,7 @@ import time
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def error_of(data: bytes, **options: int) -> ImageError:
         ("F", "TIFF", 200.0, (200,) * 3),
     ],
 )
-def test_every_mode_becomes_rgb(mode: str, kind: str, colour: object, expected: object) -> None:
+def test_every_mode_becomes_rgb(mode: str, kind: str, colour: Any, expected: object) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     image = decode(saved(Image.new(mode, (5, 3), colour), kind, **options))
     assert (image.mode, image.size) == ("RGB", (5, 3))

@@ -214,7 +214,8 @@ def test_a_large_map_needs_memory_for_the_map_not_for_its_scores() -> None:
 def test_sizes_may_be_numpy_numbers() -> None:
     logits = smooth_logits((1, 5, 8, 8), seed=13)
     for upsample in (upsample_argmax, upsample_argmax_reference):
-        assert upsample(logits, [np.array([20, 30])])[0][0].shape == (20, 30)
+        size: Any = np.array([20, 30])
+        assert upsample(logits, [size])[0][0].shape == (20, 30)
 
 
 def test_logits_and_sizes_that_do_not_fit_are_refused() -> None:

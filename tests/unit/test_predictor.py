@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,18 +24,24 @@ class AddOne(Preprocessor):
 class AddOneNumpy(Preprocessor):
     _is_fittable = False
 
-    def _transform_numpy(self, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _transform_numpy(  # type: ignore[override]  # as Ray calls it with columns
+        self, data: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         return {name: column + 1 for name, column in data.items()}
 
 
 class Pandas(Predictor):
     """Doubles, in DataFrames."""
 
+    seen: Any
+
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **kwargs: object) -> "Pandas":
         return cls(checkpoint.get_preprocessor())
 
-    def _predict_pandas(self, data: pd.DataFrame, plus: int = 0) -> pd.DataFrame:
+    def _predict_pandas(  # type: ignore[override]  # as AIR's users wrote it
+        self, data: pd.DataFrame, plus: int = 0
+    ) -> pd.DataFrame:
         assert isinstance(data, pd.DataFrame)
         self.seen = data
         return pd.DataFrame({"y": data.iloc[:, 0] * 2 + plus})
@@ -43,7 +50,7 @@ class Pandas(Predictor):
 class Numpy(Pandas):
     """Doubles, in arrays."""
 
-    def _predict_numpy(
+    def _predict_numpy(  # type: ignore[override]
         self, data: np.ndarray | dict[str, np.ndarray], plus: int = 0
     ) -> np.ndarray | dict[str, np.ndarray]:
         self.seen = data
@@ -52,7 +59,7 @@ class Numpy(Pandas):
         return data * 2 + plus
 
 
-def built(predictor_cls: type[Predictor], preprocessor: Preprocessor | None = None) -> Predictor:
+def built(predictor_cls: type[Predictor], preprocessor: Preprocessor | None = None) -> Any:
     checkpoint = Checkpoint.from_dict({})
     checkpoint.set_preprocessor(preprocessor)
     return predictor_cls.from_checkpoint(checkpoint)
@@ -165,7 +172,7 @@ def test_a_predictor_without_from_checkpoint_cannot_be_made() -> None:
         pass
 
     with pytest.raises(TypeError, match="abstract"):
-        Unfinished()
+        Unfinished()  # type: ignore[abstract]
 
 
 @pytest.mark.parametrize("batch", [[1, 2], "text", 5, None])
@@ -177,7 +184,7 @@ def test_what_is_no_batch_is_named(predictor_cls: type[Predictor], batch: object
 
 def test_a_prediction_that_is_no_batch_is_named() -> None:
     class Number(Pandas):
-        def _predict_pandas(self, data: pd.DataFrame) -> int:
+        def _predict_pandas(self, data: pd.DataFrame) -> int:  # type: ignore[override]
             return 5
 
     with pytest.raises(TypeError, match="not a batch: int"):

@@ -19,7 +19,7 @@ def answered(code: str, status: int, operation: str = "GetObject") -> OSError:
         "Error": {"Code": code, "Message": "said so"},
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
-    return translate_boto_error(ClientError(response, operation))  # type: ignore[arg-type]
+    return translate_boto_error(ClientError(response, operation))
 
 
 @pytest.mark.parametrize(
