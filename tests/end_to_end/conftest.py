@@ -2,10 +2,12 @@
 
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
+
+from tests.end_to_end.processes import worker_nodes
 
 STRANGE_NAMES = ("a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "i+j&k.jpg", "ü🎈.jpg")
 
@@ -23,9 +25,13 @@ def strange_pictures(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def warm(ray_session: None) -> dict[str, str]:
-    """The environment in which a run joins the Ray that these tests share, and starts none."""
-    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+def warm() -> Iterator[dict[str, str]]:
+    """The environment in which a run joins a cluster that is there already, and starts no Ray.
+
+    One node with two CPUs beside the head, which each test leaves free.
+    """
+    with worker_nodes(2) as cluster:
+        yield {"RAY_ADDRESS": cluster["address"]}
 
 
 @pytest.fixture(scope="session")

@@ -35,10 +35,9 @@ def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_cpus() -> Iterator[str]:
+def two_cpus(warm: dict[str, str]) -> str:
     """The address of a cluster with two CPUs on one node, which each test leaves free."""
-    with worker_nodes(2) as cluster:
-        yield cluster["address"]
+    return warm["RAY_ADDRESS"]
 
 
 # An application that holds CPUs, and says when it does
