@@ -18,8 +18,6 @@ from job.kernels.upsample_argmax import (
     upsample_argmax_reference,
 )
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # Below AVX2 torch itself does not fuse multiply and add, and rounds differently.
