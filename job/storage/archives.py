@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from job.errors import ChangedError, StorageError
 from job.limits import RetryPolicy
-from job.storage.general import GeneralLocation, opened, root_of
+from job.storage.fsspec_location import FsspecLocation, opened, root_of
 from job.storage.location import Location, StorageOptions
 from job.storage.uris import absolute_path, archive_of
 
@@ -14,7 +14,7 @@ _reading = threading.Lock()
 
 
 @dataclass(frozen=True)
-class ArchiveLocation(GeneralLocation):
+class ArchiveLocation(FsspecLocation):
     """A place within an archive.
 
     Attributes:

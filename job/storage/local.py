@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from job.errors import ChangedError
 from job.limits import RetryPolicy
+from job.storage.fsspec_location import FsspecLocation
 from job.storage.location import Location, StorageOptions, in_the_way, printable
 from job.storage.objects import Listing, StoredObject, TellUnlisted
 from job.storage.patterns import Pattern, is_pattern
@@ -24,7 +25,7 @@ PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class LocalLocation(Location):
+class LocalLocation(FsspecLocation):
     """A path on this machine."""
 
     @classmethod

@@ -1,19 +1,14 @@
 """Location: a place in some storage. Each kind of storage lists, fetches and writes by itself."""
 
-import contextlib
 import posixpath
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import BotoCoreError
-from fsspec.spec import AbstractFileSystem
 
 from job.errors import ConfigError, StorageError
 from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
-from job.storage.objects import Listing, TellUnlisted, described
-from job.storage.patterns import Pattern, is_pattern
+from job.storage.objects import Listing, TellUnlisted
 from job.storage.refusals import explain, kind_of
 from job.storage.uris import is_within_archive, scheme_of
 
@@ -26,16 +21,13 @@ StorageOptions = dict[str, Any]
 _OPTIONS = {"ConfigNotFound", "ConfigParseError", "PartialCredentialsError", "ProfileNotFound"}
 
 
-@dataclass(frozen=True)
 class Location(ABC):
     """A place in some storage, whether or not anything is there. Travels to workers as it is.
 
     Attributes:
-        fs: the filesystem; nothing outside :mod:`job.storage` looks at it.
-        path: on it.
+        path: on its filesystem.
     """
 
-    fs: AbstractFileSystem
     path: str
 
     @classmethod
@@ -58,24 +50,23 @@ class Location(ABC):
         """The last part of the path."""
         return posixpath.basename(self.path)
 
-    @cached_property
+    @property
+    @abstractmethod
     def arrow(self) -> "pyarrow.fs.FileSystem":
         """The same filesystem for Arrow, Parquet and Ray Data."""
-        import pyarrow.fs
 
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs))
-
-    def __truediv__(self, name: str) -> "Location":
+    def __truediv__(self, name: str) -> Self:
         return self.at(posixpath.join(self.path, name))
 
-    def at(self, path: str) -> "Location":
+    @abstractmethod
+    def at(self, path: str) -> Self:
         """Another path on the same filesystem."""
-        return replace(self, path=path)
 
     @abstractmethod
     def holds(self, uri: str) -> bool:
         """Whether the filesystem is the one that a URI names."""
 
+    @abstractmethod
     def listing(self, tell: TellUnlisted) -> Listing:
         """What the place names: a folder or prefix, with all that is nested in it, or a glob, or a
         single object.
@@ -85,39 +76,14 @@ class Location(ABC):
         Args:
             tell: is told of files that lie there and cannot be listed.
         """
-        if self.fs.isdir(self.path):
-            found = self.fs.find(self.path, detail=True)
-            return Listing("folder", f"{self.path.rstrip('/')}/", described(found.items()))
-        if self.fs.isfile(self.path):
-            return self._single()
-        if is_pattern(self.path):
-            return self._matched()
-        parent, _, prefix = self.path.rpartition("/")
-        more = {"prefix": prefix} if parent else {}
-        found = self.fs.find(parent or self.path, detail=True, **more)
-        named = (
-            (path, info) for path, info in found.items() if not parent or path.startswith(self.path)
-        )
-        return Listing("folder", parent, described(named))
 
-    def _single(self) -> Listing:
-        return Listing("object", self.path, described([(self.path, self.fs.info(self.path))]))
-
-    def _matched(self) -> Listing:
-        pattern = Pattern.of(self.path, self.fs.isdir)
-        found = self.fs.glob(pattern.path, detail=True)
-        return Listing("glob", pattern.root, described(found.items()))
-
+    @abstractmethod
     def would_list(self, file: "Location") -> bool:
         """Whether a listing of this place would find a file, were it there."""
-        if not self.holds(file.uri):
-            return False
-        if is_pattern(self.path) and not self.exists():
-            return Pattern.of(self.path, self.fs.isdir).matcher()(file.path)
-        return file.path.startswith(f"{self.path.rstrip('/')}/")
 
+    @abstractmethod
     def exists(self) -> bool:
-        return bool(self.fs.exists(self.path))
+        """Whether anything is there."""
 
     def read_bytes(self) -> bytes:
         return self.fetch(self.path, None, None)
@@ -140,32 +106,25 @@ class Location(ABC):
             ImageError: it cannot be unpacked, or is too large.
         """
 
+    @abstractmethod
     def write_bytes(self, data: bytes) -> None:
         """Write so that a reader sees all of it or nothing, whenever the writer is killed."""
-        self.fs.pipe_file(self.path, data)
 
+    @abstractmethod
     def obstacle(self) -> str:
         """What keeps files from being written below this place, in words; makes nothing.
 
         Returns:
             Nothing when they could be written, as far as can be seen.
         """
-        return in_the_way(self.path) if self.exists() and self.fs.isfile(self.path) else ""
 
+    @abstractmethod
     def names(self) -> list[str]:
         """Names of the files directly under this place, sorted; none when it does not exist."""
-        try:
-            entries = self.fs.ls(self.path, detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(
-            posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"
-        )
 
+    @abstractmethod
     def delete(self) -> None:
         """Remove one file; one that is already gone is fine."""
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self.path)
 
 
 def locate(
@@ -229,9 +188,9 @@ def _kind(uri: str) -> type[Location]:
         from job.storage.archives import ArchiveLocation
 
         return ArchiveLocation
-    from job.storage.general import GeneralLocation
+    from job.storage.fsspec_location import FsspecLocation
 
-    return GeneralLocation
+    return FsspecLocation
 
 
 def in_the_way(file: str) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from job.limits import RetryPolicy
-from job.storage.location import Location, StorageOptions, in_the_way, printable
+from job.storage.fsspec_location import FsspecLocation
+from job.storage.location import StorageOptions, in_the_way, printable
 from job.storage.objects import Listing, StoredObject, TellUnlisted, tag_of
 from job.storage.packing import unpacked
 from job.storage.patterns import is_pattern
@@ -14,7 +15,7 @@ from job.storage.uris import scheme_of
 
 
 @dataclass(frozen=True)
-class S3Location(Location):
+class S3Location(FsspecLocation):
     """A key in a bucket, or a prefix of keys."""
 
     fs: S3

@@ -7,14 +7,14 @@ from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
 from job.errors import ChangedError, ImageError
-from job.storage.general import GeneralLocation
+from job.storage.fsspec_location import FsspecLocation
 from job.storage.packing import unpacked
 
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class WebLocation(GeneralLocation):
+class WebLocation(FsspecLocation):
     """A place on a web server, which may tell neither the size nor a tag of what is there."""
 
     def fetch(

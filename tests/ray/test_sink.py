@@ -156,6 +156,7 @@ class LosesLease(LocalLocation):
 def test_a_lease_lost_while_writing_leaves_nothing_behind(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
     tracker = start_tracker()
+    assert isinstance(output, LocalLocation)
     sink = MapSink(LosesLease(output.fs, output.path), "run-1", 4, tracker)
     table = encoded({"id": np.arange(6), "uri": np.array(["u"] * 6, object)})
     with pytest.raises(OutputConflictError, match="another run took over"):

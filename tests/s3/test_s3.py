@@ -18,9 +18,10 @@ from job.errors import ChangedError, StorageError
 from job.inputs.listing import list_objects
 from job.limits import RetryPolicy
 from job.storage import notices
-from job.storage.location import Location, locate
+from job.storage.location import locate
 from job.storage.refusals import STORAGE_ERRORS, explain, kind_of
 from job.storage.retries import take_retries
+from job.storage.s3 import S3Location
 from tests.conftest import S3
 from tests.faults import KINDS, FaultyProxy, Refusal
 from tests.servers import silent
@@ -46,8 +47,10 @@ def healthy(s3: S3) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-def through(proxy: FaultyProxy, path: str, **retry_policy: Any) -> Location:
-    return locate(f"s3://bucket/{path}", proxy.options, RetryPolicy(**retry_policy))
+def through(proxy: FaultyProxy, path: str, **retry_policy: Any) -> S3Location:
+    place = locate(f"s3://bucket/{path}", proxy.options, RetryPolicy(**retry_policy))
+    assert isinstance(place, S3Location)
+    return place
 
 
 def client(s3: S3) -> Any:
@@ -59,7 +62,7 @@ def put(s3: S3, **contents: bytes) -> None:
         client(s3).put_object(Bucket="bucket", Key=key, Body=data)
 
 
-def exercise(place: Location, number: int) -> None:
+def exercise(place: S3Location, number: int) -> None:
     """All that a run does with storage: write, find, read, rename as Ray does it, list, delete."""
     data = f"{number} ".encode() * 5_000
     file = place / f"{number}.bin"
@@ -81,7 +84,7 @@ def exercise(place: Location, number: int) -> None:
     assert not file.exists()
 
 
-def list_objects_of(file: Location) -> list[dict[str, Any]]:
+def list_objects_of(file: S3Location) -> list[dict[str, Any]]:
     bucket, _, key = file.path.partition("/")
     return list(file.fs.listing(bucket, key))
 

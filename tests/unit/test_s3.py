@@ -14,6 +14,7 @@ import pytest
 from job.limits import RetryPolicy
 from job.storage.location import locate
 from job.storage.refusals import STORAGE_ERRORS, explain
+from job.storage.s3 import S3Location
 from tests.servers import silent
 
 
@@ -90,5 +91,6 @@ def test_a_silent_endpoint_is_told_within_seconds_and_long_before_it_is_given_up
 
 def test_a_connection_is_waited_for_no_longer_than_ten_seconds() -> None:
     place = locate("s3://bucket", {"endpoint_url": "http://127.0.0.1:1"}, RetryPolicy(timeout=60))
+    assert isinstance(place, S3Location)
     config = place.fs.s3.meta.config
     assert (config.connect_timeout, config.read_timeout) == (10, 60)

@@ -15,7 +15,7 @@ from fsspec.implementations.github import GithubFileSystem
 from job.errors import ChangedError, ConfigError, StorageError
 from job.inputs.listing import list_objects
 from job.storage.archives import ArchiveLocation
-from job.storage.general import GeneralLocation
+from job.storage.fsspec_location import FsspecLocation
 from job.storage.local import LocalLocation
 from job.storage.location import Location, locate
 from job.storage.objects import StoredObject
@@ -287,8 +287,8 @@ def test_only_the_kind_of_storage_that_is_named_is_loaded(tmp_path: Path) -> Non
         ("s3a://bucket/in", S3Location),
         ("https://host/in/", WebLocation),
         ("dir://in::memory://", ArchiveLocation),
-        ("simplecache::http://host/in", GeneralLocation),
-        ("memory://in", GeneralLocation),
+        ("simplecache::http://host/in", FsspecLocation),
+        ("memory://in", FsspecLocation),
     ],
 )
 def test_each_kind_of_storage_is_a_class(uri: str, kind: type[Location]) -> None:

@@ -1,33 +1,49 @@
-"""General: whatever else fsspec opens, such as ``gs://``, ``abfs://``, ``hf://`` and ``sftp://``."""
+"""Fsspec location: Azure, Google, SFTP, HDFS, the Hub, and whatever else fsspec opens.
 
+What holds for one of these clouds alone (``abfs://``, ``gs://``, ``sftp://``, ``hdfs://``,
+``hf://``) goes here, too, until it is enough for a module of its own, as S3, the web, archives and
+local folders have.
+"""
+
+import contextlib
 import errno
+import posixpath
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from job.errors import ChangedError, StorageError
 from job.limits import RetryPolicy
-from job.storage.location import Location, StorageOptions, printable
-from job.storage.objects import size_of, tag_of
+from job.storage.location import Location, StorageOptions, in_the_way, printable
+from job.storage.objects import Listing, TellUnlisted, described, size_of, tag_of
+from job.storage.patterns import Pattern, is_pattern
 from job.storage.uris import scheme_of, without_copies
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 # What URIs may say of a filesystem, and no URI of an image does.
 _SECRETS = {"password", "token"}
 
 
 @dataclass(frozen=True)
-class GeneralLocation(Location):
-    """A place on a filesystem of fsspec.
+class FsspecLocation(Location):
+    """A place on a filesystem of fsspec: how most of them list, fetch and write.
 
     Attributes:
+        fs: the filesystem; nothing outside :mod:`job.storage` looks at it.
+        path: on it.
         root: what its URIs begin with, up to the slash behind the host, where the filesystem would
             leave the host out; passwords are no part of it.
         base: the path that ``root`` stands for.
     """
 
+    fs: AbstractFileSystem
+    path: str
     root: str = ""
     base: str = ""
 
@@ -41,11 +57,54 @@ class GeneralLocation(Location):
     def uri(self) -> str:
         return uri_of(self.fs, self.path, self.root, self.base)
 
+    @cached_property
+    def arrow(self) -> "pyarrow.fs.FileSystem":
+        import pyarrow.fs
+
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs))
+
+    def at(self, path: str) -> Self:
+        return replace(self, path=path)
+
     def holds(self, uri: str) -> bool:
         own = self.uri
         if scheme_of(uri) != scheme_of(own):
             return False
         return uri.startswith(self.root) if self.root else _says(uri)[1] == _says(own)[1]
+
+    def listing(self, tell: TellUnlisted) -> Listing:
+        if self.fs.isdir(self.path):
+            found = self.fs.find(self.path, detail=True)
+            return Listing("folder", f"{self.path.rstrip('/')}/", described(found.items()))
+        if self.fs.isfile(self.path):
+            return self._single()
+        if is_pattern(self.path):
+            return self._matched()
+        parent, _, prefix = self.path.rpartition("/")
+        more = {"prefix": prefix} if parent else {}
+        found = self.fs.find(parent or self.path, detail=True, **more)
+        named = (
+            (path, info) for path, info in found.items() if not parent or path.startswith(self.path)
+        )
+        return Listing("folder", parent, described(named))
+
+    def _single(self) -> Listing:
+        return Listing("object", self.path, described([(self.path, self.fs.info(self.path))]))
+
+    def _matched(self) -> Listing:
+        pattern = Pattern.of(self.path, self.fs.isdir)
+        found = self.fs.glob(pattern.path, detail=True)
+        return Listing("glob", pattern.root, described(found.items()))
+
+    def would_list(self, file: Location) -> bool:
+        if not self.holds(file.uri):
+            return False
+        if is_pattern(self.path) and not self.exists():
+            return Pattern.of(self.path, self.fs.isdir).matcher()(file.path)
+        return file.path.startswith(f"{self.path.rstrip('/')}/")
+
+    def exists(self) -> bool:
+        return bool(self.fs.exists(self.path))
 
     def fetch(
         self, path: str, etag: str | None, size: int | None, limit: int | None = None
@@ -61,6 +120,25 @@ class GeneralLocation(Location):
             raise OSError(errno.EIO, f"{len(data):,} bytes came of {size:,}", path)
         return data
 
+    def write_bytes(self, data: bytes) -> None:
+        self.fs.pipe_file(self.path, data)
+
+    def obstacle(self) -> str:
+        return in_the_way(self.path) if self.exists() and self.fs.isfile(self.path) else ""
+
+    def names(self) -> list[str]:
+        try:
+            entries = self.fs.ls(self.path, detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(
+            posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"
+        )
+
+    def delete(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path)
+
 
 def opened(uri: str, options: StorageOptions) -> tuple[AbstractFileSystem, str]:
     """The filesystem of a URI, and the path on it."""
@@ -70,14 +148,14 @@ def opened(uri: str, options: StorageOptions) -> tuple[AbstractFileSystem, str]:
 
 
 def uri_of(fs: AbstractFileSystem, path: str, root: str, base: str) -> str:
-    """The URI of a path; see :class:`GeneralLocation`."""
+    """The URI of a path; see :class:`FsspecLocation`."""
     if root:
         return printable(root + path.removeprefix(base).lstrip("/"))
     return printable(str(fs.unstrip_protocol(path)))
 
 
 def root_of(fs: AbstractFileSystem, path: str, uri: str, archive: str = "") -> tuple[str, str]:
-    """:attr:`GeneralLocation.root` and :attr:`GeneralLocation.base` of a filesystem.
+    """:attr:`FsspecLocation.root` and :attr:`FsspecLocation.base` of a filesystem.
 
     Args:
         fs: the filesystem.
