@@ -8,8 +8,8 @@ import pyarrow as pa
 from job.config import JobConfig
 from job.errors import ConfigError, StorageError
 from job.inputs.base import Input
-from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import Manifest
+from job.inputs.opening import open_input
 from job.models.checkpoint import Checkpoint, Origin
 from job.models.reading import start_reading
 from job.outputs import error_rows
@@ -34,7 +34,7 @@ def open_input_and_output(config: JobConfig) -> tuple[Input, Location]:
         OutputConflictError: OUTPUT has a format that this version does not know.
     """
     refuse_read_only(config.output)
-    source = ListedFiles(config.input, config.storage_options, config.retry_policy)
+    source = open_input(config.input, config.storage_options, config.retry_policy)
     output = locate(config.output, config.storage_options, config.retry_policy)
     refuse_overlap(source, output)
     check_output(output, config.output)

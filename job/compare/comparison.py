@@ -33,8 +33,8 @@ from job.config import JobConfig
 from job.errors import ConfigError, ImageError, JobError, StorageError
 from job.images.decode import decode
 from job.images.map_png import decode_map
-from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import list_images
+from job.inputs.opening import open_input
 from job.models.checkpoint import Checkpoint
 from job.rows import Listed
 from job.storage import parquet
@@ -179,7 +179,7 @@ def compare(
 
 def _images(source: str, options: StorageOptions | None) -> list[bytes]:
     """The images of a folder, each of which has been decoded once."""
-    opened = ListedFiles(source, options)
+    opened = open_input(source, options)
     listed, _ = list_images(opened)
     files = []
     for uri in listed["uri"].to_pylist():

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from job.errors import JobError, StorageError
+from job.errors import ImageError, JobError, StorageError
 from job.image_names import is_image_name
 from job.inputs.left_out import LeftOut
 from job.inputs.listing import find_objects, list_objects
@@ -65,6 +65,13 @@ class ListedFiles:
                 left_out.add("no_image", found.path)
 
     def fetch(self, row: Listed, limit: int | None = None) -> bytes:
+        if row.part is not None:  # the whole object would be another image, or none
+            raise ImageError(
+                "unsupported",
+                f"this version cannot read parts of {row.uri} (here {row.part!r}): it reads whole"
+                " files. Run the version that has listed them, with --retry-errors",
+                retryable=True,
+            )
         return self._holding(row.uri).fetch(row.uri, row.etag, row.size, limit)
 
     def _holding(self, uri: str) -> Location:

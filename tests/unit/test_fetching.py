@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from job.inputs.base import Input
 from job.inputs.fetching import Doubt, Fetcher
 from job.inputs.left_out import LeftOut
 from job.inputs.listed_files import ListedFiles
+from job.inputs.opening import open_input
 from job.rows import Fault, Listed
 from job.storage.location import locate
 from tests import hosted as hosted  # registers hosted://
@@ -96,6 +98,16 @@ def test_a_file_that_is_gone_is_missing_and_may_come_back_with_its_folder(folder
         ("missing", True),
     ]
     assert read(found[:2]) == IMAGES[:2]
+
+
+def test_a_part_of_a_file_is_not_taken_for_the_whole_file(folder: Path) -> None:
+    fetcher, objects = fetcher_of(open_input(str(folder)))
+    part = replace(objects[2], part="row 7")
+    *whole, outcome = through(fetcher, [objects[2], part])
+    assert read(whole) == ["image 2"]
+    assert isinstance(outcome, ImageError)
+    assert (outcome.kind, outcome.retryable) == ("unsupported", True)
+    assert f"cannot read parts of {objects[2].uri} (here 'row 7')" in outcome.message
 
 
 def listed_in(uri: str) -> list[Listed]:
