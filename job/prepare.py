@@ -15,7 +15,6 @@ from job.models.reading import start_reading
 from job.outputs import error_rows
 from job.outputs.commits import Commits
 from job.outputs.receipts import check_format
-from job.storage import local
 from job.storage.location import Location, locate
 from job.storage.refusals import STORAGE_ERRORS, explain, kind_of
 from job.storage.uris import only_read
@@ -87,21 +86,6 @@ def check_output(place: Location, name: str) -> None:
         raise StorageError(f"OUTPUT {name} cannot be written: {explain(error)}") from error
     if obstacle:
         raise StorageError(f"OUTPUT {name} cannot be written: {obstacle}")
-
-
-def check_folder(named: str, path: str) -> None:
-    """Look at a local folder, or at the one in which it would be made; makes nothing.
-
-    Args:
-        named: what to call it in a message.
-        path: of the folder.
-
-    Raises:
-        StorageError: it may not be written, or a file is in the way.
-    """
-    obstacle = local.obstacle(path)
-    if obstacle:
-        raise StorageError(f"{named} cannot be written: {obstacle}")
 
 
 def done_ids(config: JobConfig, output: Location) -> np.ndarray:

@@ -137,12 +137,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     import json
 
-    from job.prepare import check_folder
-
     refuse_lost_results("--output", arguments.output)
-    if "://" in arguments.output:
-        raise ConfigError(f"--output {arguments.output}: expected a local folder")
-    check_folder(f"--output {arguments.output}", arguments.output)
+    _check_local_folder("--output", arguments.output)
     storage_options = parse_storage_options(arguments.storage_options)
     from job.cli import text
     from job.compare import comparison
@@ -166,6 +162,17 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(f"  chart   {place / 'comparison.png'}")
     print(f"  numbers {place / 'comparison.json'}")
     return 0
+
+
+def _check_local_folder(option: str, path: str) -> None:
+    """Look whether a local folder could be written, or made; makes nothing."""
+    from job.storage import local
+
+    if "://" in path:
+        raise ConfigError(f"{option} {path}: expected a local folder")
+    obstacle = local.obstacle(path)
+    if obstacle:
+        raise StorageError(f"{option} {path} cannot be written: {obstacle}")
 
 
 _VERBS = {
