@@ -7,6 +7,8 @@ import numpy as np
 
 # ADE20K's 150 colours in the order of its classes (wall is 0): the table of the scene-parsing
 # benchmark, http://sceneparsing.csail.mit.edu. Road and skyscraper share one.
+# Colours, also the generated ones, are compared with OUTPUT's labels.json
+# (dataset_card.write_card): after one is corrected, runs with work left refuse existing OUTPUTs.
 _ADE20K = bytes.fromhex(
     "787878b4787806e6e650323204c8037878508c8c8ccc05ffe6e6e604fa07e005ffebff0796053d787846"
     "08ff33ff06528fff8cccff04ff3307cc46030066c83de6faff06330b66ffff0747ff09e00907e6dcdcdc"
