@@ -1,18 +1,16 @@
 """Evaluation: how well the maps of an OUTPUT agree with annotations."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from job.errors import ConfigError, StorageError
-from job.images.map_png import decode_map
 from job.inputs.listing import list_objects
 from job.outputs import receipts
 from job.outputs.dataset_card import read_labels
 from job.outputs.encoder import without_signature
 from job.results.annotations import match, read
+from job.results.maps import class_ids, read_maps
 from job.storage import parquet
 from job.storage.location import Location, StorageOptions, locate
 from job.storage.refusals import REFUSALS, explain
@@ -100,7 +98,7 @@ def evaluate(
     ignored = IGNORED if len(labels) <= IGNORED else _IGNORED_OF_16_BITS
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     images = without_truth = 0
-    for row in _maps(output):
+    for row in read_maps(output, ["id", "uri", "map", "classes"]):
         shown = annotations.get(row["uri"])
         if shown is None:
             without_truth += 1
@@ -111,7 +109,7 @@ def evaluate(
         expected = _expected(data, shown, ignored, reduce_labels)
         if labels:
             _check_classes(expected, shown, ignored, len(labels), reduce_labels)
-        confusion = _added(confusion, _confusion(_found(row), expected, ignored, shown))
+        confusion = _added(confusion, _confusion(class_ids(row), expected, ignored, shown))
     if not images and not without_truth:
         raise StorageError(f"OUTPUT {output.uri} has no maps: there is nothing to compare")
     if not images:
@@ -135,21 +133,6 @@ def _roots(output: Location) -> list[str]:
     """What runs have listed."""
     inputs = dict.fromkeys(receipt.input for receipt in receipts.read_all(output))
     return [absolute(source) for source in inputs]
-
-
-def _maps(output: Location) -> Iterator[dict[str, Any]]:
-    for table in parquet.tables(output / "maps", ["id", "uri", "map", "classes"]):
-        yield from table.to_pylist()
-
-
-def _found(row: dict[str, Any]) -> np.ndarray:
-    try:
-        return decode_map(row["map"]["bytes"])
-    except (OSError, ValueError, SyntaxError) as error:
-        raise StorageError(
-            f"the map of {row['uri']} (id {row['id']}) cannot be read: {error}. See"
-            " python -m job verify --deep"
-        ) from error
 
 
 def _fetched(place: Location, path: str, shown: str) -> bytes:

@@ -10,6 +10,7 @@ from job.errors import StorageError
 from job.images.map_png import decode_map
 from job.outputs.commits import Commits
 from job.outputs.receipts import check_format
+from job.results.maps import UNREADABLE
 from job.storage import parquet
 from job.storage.location import Location
 from job.storage.refusals import explain
@@ -131,7 +132,7 @@ def _check_pngs(output: Location, verdict: Verdict) -> None:
             where = f"maps/{name}: image {row['id']}"
             try:
                 shape = decode_map(row["map"]["bytes"]).shape
-            except (OSError, ValueError, SyntaxError) as error:
+            except UNREADABLE as error:
                 verdict.blame("maps that do not decode", [f"{where}: {error}"])
                 continue
             if shape != (row["height"], row["width"]):
