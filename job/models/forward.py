@@ -102,9 +102,7 @@ def _folded(model: Any) -> torch.nn.Module:
     """
     fold = family_of(model.config).fold
     if fold is None:
-        raise CannotFoldError(
-            f"{type(model).__name__} is not a SegformerForSemanticSegmentation; run it unfolded"
-        )
+        raise CannotFoldError(f"the family of {type(model).__name__} has no fast path")
     return fold(model)
 
 

@@ -101,7 +101,7 @@ class _Block(nn.Module):
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Softmax attention, (B, heads, queries, C) from as many queries and any number of keys.
+    """Do what :func:`attend_reference` does, rounded to the dtype of the queries on the way.
 
     On CPUs torch's own kernel is no faster in bfloat16 than in float32; plain matrix products are.
     """
@@ -115,6 +115,21 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     else:
         parts = [(part @ across).softmax(-1) @ value for part in (query * scale).split(_QUERIES, 2)]
     return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+
+
+def attend_reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Softmax attention, plainly: softmax(QKᵀ / √C) V, in float64.
+
+    Args:
+        query: (B, heads, queries, C).
+        key: (B, heads, keys, C).
+        value: (B, heads, keys, C).
+
+    Returns:
+        (B, heads, queries, C) float64.
+    """
+    scores = query.double() @ key.double().transpose(2, 3) / query.shape[-1] ** 0.5
+    return scores.softmax(-1) @ value.double()
 
 
 def _normed(features: torch.Tensor, norm: nn.Module) -> torch.Tensor:

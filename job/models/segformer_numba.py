@@ -1,7 +1,8 @@
 """SegFormer on one core: the steps between its matrix products, a pass over memory for each.
 
 torch takes several passes, and converts bfloat16 back and forth in each. All of these compute in
-float32; features are contiguous (..., C) float32 or bfloat16 tensors.
+float32; features are contiguous (..., C) float32 or bfloat16 tensors. Each stands beside its plain
+reference, which is torch's own and computes in float64.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from job.kernels.numba_floats import array_of, compiled, exp, larger, narrow, smaller, widen
@@ -28,23 +30,34 @@ def fits(features: torch.Tensor) -> bool:
 
 
 def layer_norm(features: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
-    """The same as ``norm(features)``, for a norm over the channels."""
+    """Do what :func:`layer_norm_reference` does: ``norm(features)``, for one over the channels."""
     rows = features.reshape(-1, features.shape[-1])
     out = torch.empty_like(rows)
     _layer_norm(array_of(rows), _floats(norm.weight), _floats(norm.bias), norm.eps, array_of(out))
     return out.reshape(features.shape)
 
 
+def layer_norm_reference(features: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    """The same, plainly."""
+    weight, bias = norm.weight.double(), norm.bias.double()
+    return F.layer_norm(features.double(), norm.normalized_shape, weight, bias, norm.eps)
+
+
 def softmax_(scores: torch.Tensor, scale: float) -> torch.Tensor:
-    """The same as ``(scores * scale).softmax(-1)``, in the same memory; ``scale`` is positive."""
+    """Do what :func:`softmax_reference` does, in the same memory; ``scale`` is positive."""
     _softmax(array_of(scores.view(-1, scores.shape[-1])), np.float32(scale))
     return scores
+
+
+def softmax_reference(scores: torch.Tensor, scale: float) -> torch.Tensor:
+    """The same, plainly, in memory of its own."""
+    return (scores.double() * scale).softmax(-1)
 
 
 def depthwise_gelu(
     features: torch.Tensor, bias: torch.Tensor, convolution: nn.Conv2d
 ) -> torch.Tensor:
-    """The same as GELU of a depthwise 3 x 3 convolution, padded with zeros, of features + bias.
+    """Do what :func:`depthwise_gelu_reference` does, in one pass.
 
     Args:
         features: (B, H, W, C).
@@ -59,8 +72,21 @@ def depthwise_gelu(
     return out
 
 
+def depthwise_gelu_reference(
+    features: torch.Tensor, bias: torch.Tensor, convolution: nn.Conv2d
+) -> torch.Tensor:
+    """GELU of a depthwise 3 x 3 convolution, padded with zeros, of features + bias, plainly."""
+    assert convolution.bias is not None
+    planes = (features.double() + bias.double()).permute(0, 3, 1, 2)
+    weight, own = convolution.weight.double(), convolution.bias.double()
+    mixed = F.conv2d(planes, weight, own, padding=1, groups=len(bias))
+    return F.gelu(mixed).permute(0, 2, 3, 1)
+
+
 class Upsampling:
     """Coarser stages of an image, to be upsampled bilinearly to its finest.
+
+    A band of rows at a time, as :func:`add_upsampled_relu_reference` does it to all of them.
 
     Args:
         coarse: each (H_i, W_i, C).
@@ -89,6 +115,17 @@ class Upsampling:
             self._near_columns,
             self._column_weights,
         )
+
+
+def add_upsampled_relu_reference(
+    mixed: torch.Tensor, coarse: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """ReLU of (H, W, C) features and every coarser stage, upsampled bilinearly, plainly."""
+    total = mixed.double().permute(2, 0, 1)[None]
+    for stage in coarse:
+        planes = stage.double().permute(2, 0, 1)[None]
+        total = total + F.interpolate(planes, size=mixed.shape[:2], mode="bilinear")
+    return total[0].permute(1, 2, 0).relu()
 
 
 def _floats(parameter: torch.Tensor | None) -> np.ndarray:

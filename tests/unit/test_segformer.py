@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from job.models.families import CannotFoldError
-from job.models.segformer import fold
+from job.models.segformer import attend, attend_reference, fold
 
 
 def small_segformer(**changes: Any) -> SegformerForSemanticSegmentation:
@@ -67,6 +67,38 @@ def test_bfloat16_moves_the_logits_by_its_own_rounding(threads: int) -> None:
     rounded = fold(model).to(torch.bfloat16)(images)
     assert rounded.dtype == torch.bfloat16
     assert float((rounded - exact).abs().max() / exact.abs().max()) < 0.03
+
+
+# Of the published sizes, at 512 x 512: heads, queries, keys and channels of a head. Then odd ones.
+ATTENTIONS = [
+    (1, 1, 16_384, 256, 32),
+    (1, 5, 1_024, 256, 64),
+    (2, 8, 256, 256, 32),
+    (3, 2, 2_049, 35, 32),
+    (1, 1, 1, 1, 8),
+]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 2e-6), (torch.bfloat16, 0.02), (torch.float16, 0.003)],
+    ids=["float32", "bfloat16", "float16"],
+)
+@pytest.mark.parametrize("sizes", ATTENTIONS)
+@torch.inference_mode()
+def test_attention_is_that_of_the_reference(
+    sizes: tuple[int, ...], dtype: torch.dtype, tolerance: float, threads: int
+) -> None:
+    images, heads, queries, keys, channels = sizes
+    random = torch.Generator().manual_seed(6)
+    query, key, value = (
+        torch.randn(images, rows, heads, channels, generator=random).to(dtype).transpose(1, 2)
+        for rows in (queries, keys, keys)
+    )
+    found, exact = attend(query, key, value), attend_reference(query, key, value)
+    assert found.dtype == dtype
+    assert found.shape == exact.shape == query.shape
+    assert float((found.double() - exact).abs().max() / exact.abs().max()) < tolerance
 
 
 @torch.inference_mode()
