@@ -32,12 +32,11 @@ from job.compare.baselines import (
 from job.config import JobConfig
 from job.errors import ConfigError, ImageError, JobError, StorageError
 from job.images.decode import decode
-from job.images.map_png import decode_map
 from job.inputs.manifest import list_images
 from job.inputs.opening import open_input
 from job.models.checkpoint import Checkpoint
+from job.results.maps import class_ids, read_maps
 from job.rows import Listed
-from job.storage import parquet
 from job.storage.location import StorageOptions, locate
 from job.storage.refusals import STORAGE_ERRORS, explain
 from job.wording import counted
@@ -291,11 +290,10 @@ def _job(
         with _peak_memory() as memory:
             receipt = pipeline.run(config)
         same = pixels = 0
-        for table in parquet.tables(locate(str(output)) / "maps", ["id", "map"]):
-            for row in table.to_pylist():
-                expected = reference[row["id"] % len(reference)]
-                same += int((decode_map(row["map"]["bytes"]) == expected).sum())
-                pixels += expected.size
+        for row in read_maps(locate(str(output)), ["id", "uri", "map"]):
+            expected = reference[row["id"] % len(reference)]
+            same += int((class_ids(row) == expected).sum())
+            pixels += expected.size
     if receipt.maps != len(work):
         raise JobError(f"{name}: {counted(receipt.maps, 'map')} of {counted(len(work), 'image')}")
     if precision == "float32":

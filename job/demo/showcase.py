@@ -11,13 +11,12 @@ from job import pipeline
 from job.config import JobConfig
 from job.demo.scenes import LABELS, write_scenes
 from job.images.decode import decode
-from job.images.map_png import decode_map
 from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
 from job.results import evaluation
 from job.results.evaluation import Scores
+from job.results.maps import class_ids, read_maps
 from job.results.pictures import contact_sheet
-from job.storage import parquet
 from job.storage.location import Location, locate
 
 MODEL = Path(__file__).parent / "model"
@@ -55,12 +54,9 @@ def show(directory: Path, say: Callable[[str], None]) -> Showcase:
 
 def _picture(output: Location, count: int = 6) -> Image.Image:
     """The scenes that show the most classes, each above its overlay."""
-    rows = [row for table in parquet.tables(output / "maps") for row in table.to_pylist()]
+    rows = list(read_maps(output, ["id", "uri", "map"]))
     rich = sorted(rows, key=lambda row: (-_richness(row), row["id"]))[:count]
-    pictures = [
-        (np.asarray(decode(Path(row["uri"]).read_bytes())), decode_map(row["map"]["bytes"]))
-        for row in rich
-    ]
+    pictures = [(np.asarray(decode(Path(row["uri"]).read_bytes())), class_ids(row)) for row in rich]
     return contact_sheet(pictures, palette(LABELS), LABELS)
 
 

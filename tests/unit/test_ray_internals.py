@@ -199,7 +199,7 @@ def test_the_options_of_a_channel_are_options() -> None:
         (
             "ray.data.checkpoint.checkpoint_filter:CheckpointManager",
             "load_checkpoint",
-            "job.outputs.sink:_AlreadyDropped",
+            "job.outputs.ray_commits:_AlreadyDropped",
         ),
         (
             "ray.data.datasource:FilenameProvider",
