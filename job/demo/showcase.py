@@ -54,7 +54,7 @@ def show(directory: Path, say: Callable[[str], None]) -> Showcase:
 
 def _picture(output: Location, count: int = 6) -> Image.Image:
     """The scenes that show the most classes, each above its overlay."""
-    rows = list(read_maps(output, ["id", "uri", "map"]))
+    rows = list(read_maps(output, ["id", "uri", "map", "classes"]))
     rich = sorted(rows, key=lambda row: (-_richness(row), row["id"]))[:count]
     pictures = [(np.asarray(decode(Path(row["uri"]).read_bytes())), class_ids(row)) for row in rich]
     return contact_sheet(pictures, palette(LABELS), LABELS)
