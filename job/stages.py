@@ -7,7 +7,7 @@ behind them. On CPUs one worker does all three.
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,9 @@ from job.predict.segmentation import SemanticSegmentationPredictor
 from job.redact import redact
 from job.rows import KEPT, LOADED, Listed
 from job.storage.location import Location
+
+if TYPE_CHECKING:
+    from job.models.forward import Precision
 
 # A task that dies with its process or its node is started again, more often than what is wrong
 # with its images could need.
@@ -133,7 +136,7 @@ class Stages:
             self.checkpoint,
             kind,
             threads=self.resources.threads,
-            precision=self.receipt.precision,
+            precision=self._precision,
             compiled=self._compiled(),
             reference=self.config.reference,
             images_at_once=self.resources.images_at_once,
@@ -156,6 +159,11 @@ class Stages:
     def _in_flight(self) -> int:
         """More batches than wait for an actor whose process dies: what the next one begins with."""
         return 16 + 8 * -(-self.resources.images_per_task // self.resources.batch_size)
+
+    @property
+    def _precision(self) -> "Precision":
+        settled: Precision = self.receipt.settings["precision"]
+        return "float32" if self.config.reference else settled
 
     def _compiled(self) -> bool:
         if self.config.compile == "auto":

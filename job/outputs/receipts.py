@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -78,11 +78,6 @@ class Receipt:
     allotment: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     message: str = ""
-
-    @property
-    def precision(self) -> "Precision":
-        """What matrix products are computed in."""
-        return cast("Precision", str(self.settings["precision"]).split()[0])
 
     @property
     def failed(self) -> int:

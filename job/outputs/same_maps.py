@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Settings as they were before receipts told of them.
 _UNSAID = {"decode": "exact", "map_png": "palette"}
+# The precision of maps that --reference has made: no other run makes the same.
+_REFERENCE = "float32 (reference)"
 
 
 def settings_of(config: JobConfig, model: "ModelInfo | None" = None) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def settings_of(config: JobConfig, model: "ModelInfo | None" = None) -> dict[str
         config: the options.
         model: what is known of the model; None where only its files are, which decide the rest.
     """
-    precision = "float32 (reference)" if config.reference else config.precision
+    precision = _REFERENCE if config.reference else config.precision
     return {
         "precision": precision,
         "preprocessing": model.preprocessing if model else "auto",
@@ -47,7 +49,8 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
         return settings
     before = {**_UNSAID, **earlier.settings}
     settings = {
-        name: before.get(name) if value == "auto" else value for name, value in settings.items()
+        name: before.get(name) if value == "auto" and before.get(name) != _REFERENCE else value
+        for name, value in settings.items()
     }
     now = {**_UNSAID, **settings}
     differing = [

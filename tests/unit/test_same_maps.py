@@ -95,6 +95,13 @@ def test_auto_is_what_the_first_run_has_settled(output: Location) -> None:
         check_same_maps(output, ORIGIN, SETTINGS)
 
 
+def test_what_the_reference_has_made_is_not_gone_on_with_by_measurement(output: Location) -> None:
+    leave_a_commit(output)
+    started(settings={**SETTINGS, "precision": "float32 (reference)"}).write(output)
+    with pytest.raises(OutputConflictError, match=r"float32 \(reference\)' and is now 'auto'"):
+        check_same_maps(output, ORIGIN, {**SETTINGS, "precision": "auto"})
+
+
 def test_the_settings_are_those_that_decide_what_the_maps_are(model_dir: Path) -> None:
     card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     config = JobConfig(input="in", output="out", batch_size=3, workers=5)
