@@ -27,7 +27,7 @@ from job.outputs.dataset_card import write_card, write_maps_schema
 from job.outputs.measures import Measures
 from job.outputs.palette import palette
 from job.outputs.ray_commits import committing
-from job.outputs.receipt_writer import keeping
+from job.outputs.receipt_writer import writing_receipt
 from job.outputs.receipts import Receipt
 from job.predict.precision import choose_precision
 from job.stages import Stages
@@ -93,7 +93,9 @@ class Execution:
             )
             with (
                 # Outermost, so that the receipt tells of whatever ends the run.
-                keeping(receipt, self.output, Measures(tracker, resources), self.release) as writer,
+                writing_receipt(
+                    receipt, self.output, Measures(tracker, resources), self.release
+                ) as writer,
                 progress.watching(
                     tracker, len(rows), self.config.progress, describe=watch.describe
                 ),

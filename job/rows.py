@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from job import schema
-from job.errors import ImageError
+from job.errors import ConfigError, ImageError
 from job.redact import redact
 
 LISTED = tuple(schema.MANIFEST.names)
@@ -89,5 +89,18 @@ def reasons(column: Iterable[Any]) -> list[dict[str, Any] | None]:
     """The ``error`` column of a batch, row by row.
 
     A block in which no image has failed has no struct in it, and comes from Ray as a column of NaN.
+
+    Raises:
+        ConfigError: a value is neither a struct nor nothing.
     """
-    return [dict(value) if isinstance(value, Mapping) else None for value in column]
+    return [_reason(value) for value in column]
+
+
+def _reason(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if value is None or value == "" or value != value:
+        return None
+    raise ConfigError(
+        f"error: expected null or a struct of {', '.join(ERROR.names)}, got {str(value)[:60]!r}"
+    )

@@ -11,9 +11,10 @@ MANIFEST = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("part", pa.string()),
         pa.field("size", pa.int64()),
         pa.field("etag", pa.string()),
+        # Last, so that readers who go by the first file read what format 1 has left as well.
+        pa.field("part", pa.string()),
     ]
 )
 

@@ -4,10 +4,9 @@ Where predictors have GPUs, images are loaded in tasks ahead of them and maps en
 behind them. On CPUs one worker does all three.
 """
 
-import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +28,7 @@ from job.outputs.encoder import MapEncoder
 from job.outputs.receipts import Receipt
 from job.outputs.sink import MapSink
 from job.predict.batch_predictor import BatchPredictor
+from job.predict.map_predictor import MapPredictor
 from job.predict.precision import worth_compiling
 from job.predict.predictor import Predictor
 from job.predict.segmentation import SemanticSegmentationPredictor
@@ -196,40 +196,3 @@ class Stages:
             grayscale=self.config.map_png == "grayscale",
             timer=self.timer,
         )
-
-
-class MapPredictor(SemanticSegmentationPredictor):
-    """Predicts and encodes, in the worker that has loaded the images (its preprocessor).
-
-    It stands here, above both: what predicts does not know what encodes.
-
-    Where predictors run on CPUs this is the whole way from rows of the manifest to rows of
-    ``maps/``: loading takes a hundredth of the time there, and a predictor whose images are loaded
-    elsewhere would wait for a CPU that another job may hold.
-
-    It may be called from several threads: images of one batch arrive while the batch before is
-    predicted on. Only one predicts at a time.
-    """
-
-    concurrent_batches = 2
-
-    _encoder: MapEncoder
-    _predicting: threading.Lock
-
-    @classmethod
-    def from_checkpoint(  # type: ignore[override]
-        cls, checkpoint: Checkpoint, *, encoder: MapEncoder, **kwargs: Any
-    ) -> Self:
-        """The same as the parent's, with what encodes the maps."""
-        predictor = super().from_checkpoint(checkpoint, **kwargs)
-        predictor._encoder = encoder
-        predictor._predicting = threading.Lock()
-        return predictor
-
-    def predict(self, data: Any, **kwargs: Any) -> Any:
-        """Loaded images to rows of ``maps/`` with ``error`` beside them, an Arrow table.
-
-        Rows that are not begun, because the run is coming to an end, are not among them.
-        """
-        with self._predicting:
-            return self._encoder({**data, **self._predict_numpy(data)})

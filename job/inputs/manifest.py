@@ -123,6 +123,7 @@ def _identity(rows: pa.Table) -> pa.ChunkedArray:
     uris, parts = rows["uri"], rows["part"]
     if parts.null_count == len(parts):
         return uris
+    # No storage has a URI with a NUL in it.
     return pc.coalesce(pc.binary_join_element_wise(uris, parts, "\0"), uris)
 
 

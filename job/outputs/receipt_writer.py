@@ -57,7 +57,7 @@ class ReceiptWriter:
 
 
 @contextlib.contextmanager
-def keeping(
+def writing_receipt(
     receipt: Receipt,
     output: Location,
     measures: Measures,

@@ -1,5 +1,6 @@
 """Receipts: what each run on an OUTPUT was, and the format in which it has left the OUTPUT."""
 
+import contextlib
 import json
 import secrets
 import time
@@ -188,10 +189,15 @@ def read_all(output: Location) -> list[Receipt]:
 def check_format(output: Location) -> None:
     """Refuse an OUTPUT in which this version would lose its way.
 
+    The latest receipt tells: who finds a newer format than its own writes none. Whatever reads all
+    receipts refuses each.
+
     Raises:
         OutputConflictError: a newer version wrote it, in a format that this one does not know.
     """
-    _readable(output)
+    with contextlib.suppress(StorageError):  # a damaged one: whoever needs it says so
+        for file in files(output)[-1:]:
+            _load(file)
 
 
 def settle(output: Location) -> None:
@@ -241,20 +247,23 @@ def _load(file: Location) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise _damaged(file)
     number = record.get("format", 1)
-    if type(number) is int and number > FORMAT:
+    if type(number) is not int:
+        raise _damaged(file)
+    if number > FORMAT:
         told = record.get("versions")
         wrote = told.get(PROGRAM) if isinstance(told, dict) else None
         raise OutputConflictError(
             f"OUTPUT has format {number}: {file.uri} was written by {PROGRAM}"
-            f" {wrote or 'of a newer version'}, and this is {__version__}, which knows formats up"
-            f" to {FORMAT}. Upgrade {PROGRAM}"
+            f" {wrote if wrote and wrote != __version__ else 'of a newer version'}, and this is"
+            f" {__version__}, which knows formats up to {FORMAT}. Upgrade {PROGRAM}"
         )
     return record
 
 
 def _receipt(file: Location, record: dict[str, Any]) -> Receipt:
+    told = {name: value for name, value in record.items() if value is not None}
     try:
-        return _validator().validate_python({"format": 1, **record})
+        return _validator().validate_python({"format": 1, **told})
     except ValidationError as error:
         raise _damaged(file) from error
 

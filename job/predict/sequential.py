@@ -32,7 +32,7 @@ def predict_sequential(
 
     model.eval()
     model = in_float32(model)
-    family = family_of(model.config)
+    family = family_of(getattr(model, "config", None))
     maps = []
     for image in images:
         if not isinstance(image, Image.Image):

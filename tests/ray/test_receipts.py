@@ -11,7 +11,7 @@ from job.cluster.tracker import start_tracker
 from job.config import JobConfig
 from job.errors import JobError, StoppedError, StorageError
 from job.outputs.measures import Measures
-from job.outputs.receipt_writer import keeping
+from job.outputs.receipt_writer import writing_receipt
 from job.storage.location import Location
 from tests.unit.test_receipts import SETTINGS, commit, started, written
 
@@ -26,7 +26,7 @@ def measures(ray_session: None) -> Measures:
 def test_a_receipt_is_there_as_running_before_anything_is_done(
     output: Location, measures: Measures
 ) -> None:
-    with keeping(started(), output, measures):
+    with writing_receipt(started(), output, measures):
         found = written(output)
     assert (found["status"], found["images"], found["done_before"]) == ("running", 10, 4)
     assert found["model"] == {"name": "a/model", "revision": "c0ffee", "digest": "digest-1"}
@@ -41,7 +41,7 @@ def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measur
     tracker.add.remote({"decode": 2.0, "fetch": 0.0}, {"decode": 6, "fetch": 6}, 3)
     tracker.add.remote({"forward": 1.0}, {"forward": 6}, 0)
     tracker.commit.remote(0, 5, {"truncated": 1})
-    with keeping(started(), output, measures) as writer:
+    with writing_receipt(started(), output, measures) as writer:
         pass
     found = written(output)
     assert (found["status"], found["maps"], found["errors"]) == ("finished", 5, {"truncated": 1})
@@ -62,14 +62,14 @@ def test_images_loaded_apart_keep_the_cluster_s_cpus_busy(
 ) -> None:
     beside_gpus = replace(measures, resources=replace(measures.resources, load_cpus=0.5))
     measures.tracker.add.remote({"decode": 2.0}, {"decode": 6}, 0)
-    with keeping(started(), output, beside_gpus):
+    with writing_receipt(started(), output, beside_gpus):
         pass
     assert written(output)["stages"]["decode"]["busy"] == 0.5, "one of two CPUs"
 
 
 def test_a_run_that_is_told_to_stop_says_so_at_once(output: Location, measures: Measures) -> None:
     measures.tracker.commit.remote(0, 5, {})
-    with keeping(started(), output, measures) as writer:
+    with writing_receipt(started(), output, measures) as writer:
         writer.stopping()
         found = written(output)
         assert (found["status"], found["maps"]) == ("stopped", 5)
@@ -95,7 +95,7 @@ def test_a_run_that_is_told_to_stop_says_so_at_once(output: Location, measures: 
 def test_a_run_that_ends_early_says_how(
     output: Location, measures: Measures, error: BaseException, status: str, message: str
 ) -> None:
-    with pytest.raises(type(error)), keeping(started(), output, measures):
+    with pytest.raises(type(error)), writing_receipt(started(), output, measures):
         raise error
     found = written(output)
     assert (found["status"], found["message"]) == (status, message)
@@ -106,7 +106,10 @@ def test_a_run_that_ends_early_says_how(
 def test_an_error_whose_text_starts_with_a_line_break_is_recorded_and_raised(
     output: Location, measures: Measures
 ) -> None:
-    with pytest.raises(ValueError, match="the reason"), keeping(started(), output, measures):
+    with (
+        pytest.raises(ValueError, match="the reason"),
+        writing_receipt(started(), output, measures),
+    ):
         raise ValueError("\nthe reason")
     assert written(output)["status"] == "failed"
     assert "the reason" in written(output)["message"]
@@ -126,7 +129,7 @@ def test_a_run_that_ends_early_counts_what_is_committed_and_gives_the_output_bac
 
     with (
         pytest.raises(type(error)) as raised,
-        keeping(started(images=10, done_before=4), output, measures, release),
+        writing_receipt(started(images=10, done_before=4), output, measures, release),
     ):
         raise error
     found = written(output)
@@ -143,7 +146,7 @@ def test_counts_come_from_storage_where_ray_is_gone(output: Location, measures: 
     ray.kill(tracker)
     commit(output, 0, [1, 2, 3], "empty")
     commit(output, 1, [4])
-    with pytest.raises(KeyError), keeping(started(), output, measures):
+    with pytest.raises(KeyError), writing_receipt(started(), output, measures):
         raise KeyError
     found = written(output)
     assert (found["maps"], found["errors"]) == (3, {"empty": 1})

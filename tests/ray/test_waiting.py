@@ -145,7 +145,7 @@ def test_loading_the_model_is_no_waiting() -> None:
     assert watch.describe(loading) == "1 predictor loading the model"
 
 
-def test_a_tally_that_does_not_answer_ends_no_run() -> None:
+def test_a_tracker_that_does_not_answer_ends_no_run() -> None:
     def busy() -> Snapshot:
         raise ray.exceptions.GetTimeoutError
 

@@ -399,7 +399,7 @@ def test_the_requester_pays_where_the_options_say_so(s3: S3) -> None:
     assert payers == ["requester", "requester"]
 
 
-def test_patience_and_options_travel_to_another_process(healthy: FaultyProxy) -> None:
+def test_retry_policy_and_options_travel_to_another_process(healthy: FaultyProxy) -> None:
     healthy.share, healthy.kinds = 1.0, ("slow_down",)
     place = through(healthy, "travels", attempts=2, timeout=7.5)
     assert place.arrow is not None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import duckdb
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -249,7 +250,7 @@ def test_without_drops_what_is_done_and_keeps_the_order(tmp_path: Path, output: 
     images = freeze(ListedFiles(str(source)), output)
     left = images.without(np.array([0, 3, 5, 99], np.int64))
     assert left["id"].to_pylist() == [1, 2, 4]
-    assert left.column_names == ["id", "uri", "part", "size", "etag"]
+    assert left.column_names == ["id", "uri", "size", "etag", "part"]
     assert images.without(np.empty(0, np.int64)).equals(images.rows)
     assert len(images.without(np.arange(6))) == 0
 
@@ -282,3 +283,18 @@ def test_each_task_gets_a_few_images(rows: int, size: int, expected: list[int]) 
 def test_a_task_carries_its_own_rows_only() -> None:
     (first, *_) = source_of(200_000, 8).get_read_tasks(1)
     assert len(ray.cloudpickle.dumps(first)) < 20_000
+
+
+def test_other_tools_read_a_manifest_that_was_begun_before_there_were_parts(
+    tmp_path: Path, output: Location
+) -> None:
+    source = touch(tmp_path / "in", "a.jpg")
+    freeze(ListedFiles(str(source)), output)
+    (file,) = (Path(output.path) / "manifest").iterdir()
+    pq.write_table(pq.read_table(file).drop_columns("part"), file)
+    touch(source, "b.jpg")
+    freeze(ListedFiles(str(source)), output)
+    pattern = f"{output.path}/manifest/*.parquet"
+    assert duckdb.execute(f"select id, uri from '{pattern}'").fetchall() == [
+        (number, str(source / name)) for number, name in enumerate(("a.jpg", "b.jpg"))
+    ]

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,10 @@ def test_make_has_the_targets_that_are_named() -> None:
     named = re.findall(r"^make ([a-z-]+)", "\n".join(snippets("bash", ALL_PAGES)), re.MULTILINE)
     assert {"demo", "test"} <= set(named)
     assert set(named) <= set(targets)
+
+
+def test_the_layers_are_those_that_the_linter_holds() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    shown = (ROOT / "docs" / "architecture.md").read_text()
+    assert "\n".join(layer.replace(" : ", ", ") for layer in layers) in shown

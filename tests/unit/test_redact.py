@@ -130,7 +130,7 @@ def test_what_cannot_be_seen_is_spelt_out(text: str, shown: str) -> None:
     shown.encode()
 
 
-def test_text_made_presentable_twice_stays() -> None:
+def test_text_redacted_twice_stays() -> None:
     for text in (f"http://me:pass@h/?{SAS}\n{KEY_ID} {{'secret': 'x'}}", "Authorization: x\x1b"):
         once = redact(text)
         assert redact(once) == once

@@ -209,7 +209,7 @@ def test_part_of_a_gpu_beside_whole_ones_is_refused() -> None:
         load({"input": "in", "output": "out", "gpus_per_worker": "1.5"})
 
 
-def test_an_allotment_reads_as_a_line() -> None:
+def test_a_resource_plan_reads_as_a_line() -> None:
     assert str(plan_resources(config(), WORKSTATION, 100_000)) == (
         "1 predictor with 1 GPU each, batches of 32, 64 images per task, 4096 per file"
     )
