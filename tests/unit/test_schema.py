@@ -76,7 +76,7 @@ def test_datasets_loads_a_file_of_this_schema_with_its_features(tmp_path: Path) 
 
 
 def test_the_columns_are_those_of_the_output_contract() -> None:
-    assert schema.MANIFEST.names == ["id", "uri", "part", "size", "etag"]
+    assert schema.MANIFEST.names == ["id", "uri", "size", "etag", "part"]
     assert schema.MAPS.names == [
         *("id", "uri", "height", "width", "map"),
         *("classes", "confidence", "model", "run_id"),
