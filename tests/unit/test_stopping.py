@@ -145,6 +145,9 @@ def test_a_submitted_job_is_done_before_ray_kills_it(
 RUN = """
 import os, signal, sys, time
 from job.cluster.stopping import StopSignal, grace_before_kill
+# As a terminal starts it: what a shell's background ignores stays ignored.
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 stop = StopSignal()
 stop.take_charge()
 """
@@ -197,7 +200,10 @@ def end(code: str, number: signal.Signals) -> Ended:
         time.sleep(0.5)  # to get into what it is stuck in
         started = time.monotonic()
         ran.send_signal(number)
-        out, err = ran.communicate(timeout=60)
+        try:
+            out, err = ran.communicate(timeout=60)
+        finally:
+            ran.kill()
     return Ended(ran.returncode, out, err, time.monotonic() - started)
 
 
