@@ -20,7 +20,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @pytest.fixture
 def stop() -> Iterator[StopSignal]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    # As a terminal starts it: what a shell's background ignores would stay ignored.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     found = StopSignal()
     found.install()
     yield found
