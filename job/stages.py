@@ -88,8 +88,8 @@ class Stages:
             # The loader's own request, so that Ray runs it in the task that has the rows.
             num_cpus=resources.load_cpus,
             override_num_blocks=manifest.tasks,
-            # One task hands out rows faster than eight predictors take them, and each more that runs
-            # beside it is a process to start.
+            # One task hands out rows faster than eight predictors take them, and each more that
+            # runs beside it is a process to start.
             concurrency=None if resources.loads_apart else max(1, resources.workers // 8),
             ray_remote_args={**RETRIED, **({} if resources.loads_apart else resources.placement)},
         )
