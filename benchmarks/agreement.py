@@ -25,7 +25,7 @@ from job.models.loading import load_model
 from job.models.normalise import Normaliser
 from job.models.processors import fixed_size
 from job.predict.sequential import predict_sequential
-from job.storage.location import locate
+from job.storage.opening import locate
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 REDUCED = "float32, reduced JPEGs"

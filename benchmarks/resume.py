@@ -22,7 +22,7 @@ from job import pipeline
 from job.config import JobConfig
 from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import freeze
-from job.storage.location import locate
+from job.storage.opening import locate
 
 LEFT = 64
 

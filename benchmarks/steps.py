@@ -26,7 +26,7 @@ from job.models.loading import load_model
 from job.models.normalise import Normaliser
 from job.models.processors import fixed_size
 from job.outputs.palette import palette
-from job.storage.location import locate
+from job.storage.opening import locate
 
 if TYPE_CHECKING:
     from job.models.forward import Precision

@@ -69,6 +69,10 @@ def _image_error(kind: str, message: str, retryable: bool) -> ImageError:
     return ImageError(kind, message, retryable=retryable)
 
 
+class CannotFoldError(ValueError):
+    """A model has other parts than its family's fast path is for; the message says which."""
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what is behind it, from the outside in; Ray wraps errors of its workers."""
     seen: set[int] = set()

@@ -11,7 +11,7 @@ from job.cluster import progress
 from job.cluster.address import Place
 from job.cluster.data_settings import quiet_data
 from job.cluster.node_check import check_nodes
-from job.cluster.outage import ending_on_outage
+from job.cluster.outage_ending import ending_on_outage
 from job.cluster.resources import Cluster, ResourcePlan, plan_resources
 from job.cluster.session import cluster_session
 from job.cluster.stopping import StopSignal

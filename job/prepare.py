@@ -15,7 +15,8 @@ from job.models.reading import start_reading
 from job.outputs import error_rows
 from job.outputs.commits import Commits
 from job.outputs.receipts import check_format
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from job.storage.refusals import STORAGE_ERRORS, explain, kind_of
 from job.storage.uris import only_read
 

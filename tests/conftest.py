@@ -20,7 +20,8 @@ import pytest
 import ray
 from PIL import Image
 
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 
 LABELS = ("sky", "ground", "building ", "tree", "vehicle")
 # Photographs and reference files outside the repository; tests that need them say so.

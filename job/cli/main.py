@@ -72,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from job import pipeline
     from job.cli import text
     from job.outputs import error_rows
-    from job.storage.location import locate
+    from job.storage.opening import locate
 
     arguments.stop.hold()
     receipt = pipeline.run(config, say, arguments.stop)
@@ -97,7 +97,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from job.cli import text
     from job.results import verification
-    from job.storage.location import locate
+    from job.storage.opening import locate
 
     storage_options = parse_storage_options(arguments.storage_options)
     verdict = verification.verify(locate(arguments.output, storage_options), deep=arguments.deep)
@@ -108,7 +108,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from job.cli import text
     from job.results import evaluation
-    from job.storage.location import locate
+    from job.storage.opening import locate
 
     storage_options = parse_storage_options(arguments.storage_options)
     scores = evaluation.evaluate(

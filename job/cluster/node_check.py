@@ -16,7 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from job.errors import StorageError
 from job.rows import Listed
 from job.storage.local import PARTIAL, as_named, stamp
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from job.storage.refusals import REFUSALS, explain
 
 # Seconds for all nodes to answer. One that does not is busy or going, and is met again when images

@@ -6,18 +6,10 @@ a row that it will hardly meet another kind begins nothing new, and ends in a se
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import ray
-
-from job.errors import StorageError
 from job.rows import Fault
-
-if TYPE_CHECKING:
-    from job.cluster.tracker import Tracker
 
 # Images in a row, of the run or of one node, that the environment has kept from being read.
 LIMIT = 32
@@ -112,50 +104,3 @@ class Outage:
         nodes = tuple(self._failing)[:3] if somewhere else ()
         seconds = 0.0 if self._since is None else self._clock() - self._since
         return Verdict(len(self._faults), fault, nodes, self.ends_run, seconds)
-
-
-def this_node() -> str:
-    """The node that this process is on, as messages name it."""
-    node = ray.get_runtime_context().get_node_id()
-    return f"{ray.util.get_node_ip_address()} ({node[:8]})"
-
-
-@contextmanager
-def ending_on_outage(tracker: "Tracker", is_stopped: Callable[[], bool]) -> Iterator[None]:
-    """Around the work of a run: it is no success when images could not be read.
-
-    Args:
-        tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`.
-        is_stopped: whether somebody has told the run to stop, which it then says instead.
-
-    Raises:
-        StorageError: why, and what to do.
-    """
-    try:
-        yield
-    except Exception as error:
-        verdict = _verdict(tracker)
-        if verdict is None or not verdict.ends_run:
-            raise
-        raise StorageError(verdict.sentence) from error
-    verdict = _verdict(tracker)
-    if verdict is not None and (verdict.ends_run or not is_stopped()):
-        raise StorageError(verdict.sentence)
-
-
-def end_if_due(tracker: "Tracker") -> None:
-    """In a worker of a run that begins nothing new: end it at once when its time is over.
-
-    Raises:
-        StorageError: an outage ends the run, and what was in flight has had its time.
-    """
-    verdict = ray.get(tracker.outage.remote())
-    if verdict is not None and verdict.ends_run and verdict.seconds > GRACE:
-        raise StorageError(verdict.sentence)
-
-
-def _verdict(tracker: "Tracker") -> Verdict | None:
-    try:
-        return ray.get(tracker.outage.remote(), timeout=30)
-    except (ray.exceptions.RayError, TimeoutError):
-        return None  # Ray itself is gone, and says so

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import psutil
 import ray
 
-import job
 from job.cluster import temporary_directory
 from job.cluster.address import Place, find_place
 from job.cluster.ray_internals import end_executors, find_temporary_directory, quiet_raylets
@@ -23,6 +22,7 @@ from job.cluster.submission import is_submitted
 from job.errors import JobError, StoppedError, causes
 from job.storage.refusals import ADVICE_OF_RAY
 
+_PACKAGE = Path(__file__).parents[1]  # job, as workers import it
 _EXECUTOR_ENDS_WITHIN = 10.0  # seconds: one look at what its tasks do
 
 
@@ -96,7 +96,7 @@ def _connect(place: Place) -> None:
         temporary_directory.check()
         # Workers import this package from where it is: unpacked afresh for every session, it would
         # have its kernels compiled anew.
-        root = str(Path(job.__file__).parents[1])
+        root = str(_PACKAGE.parent)
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         )
@@ -109,7 +109,7 @@ def _connect(place: Place) -> None:
 
 def _package() -> dict[str, Any] | None:
     """A submitted job has brought its working directory along; any other brings this package."""
-    return None if is_submitted() else {"py_modules": [str(Path(job.__file__).parent)]}
+    return None if is_submitted() else {"py_modules": [str(_PACKAGE)]}
 
 
 @contextlib.contextmanager

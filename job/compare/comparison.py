@@ -37,7 +37,8 @@ from job.inputs.opening import open_input
 from job.models.checkpoint import Checkpoint
 from job.results.maps import class_ids, read_maps
 from job.rows import Listed
-from job.storage.location import StorageOptions, locate
+from job.storage.location import StorageOptions
+from job.storage.opening import locate
 from job.storage.refusals import STORAGE_ERRORS, explain
 from job.wording import counted
 

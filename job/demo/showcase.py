@@ -17,7 +17,8 @@ from job.results import evaluation
 from job.results.evaluation import Scores
 from job.results.maps import class_ids, read_maps
 from job.results.pictures import contact_sheet
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 
 MODEL = Path(__file__).parent / "model"
 SCENES, SEED = 36, 7_000

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from ray.data.preprocessor import Preprocessor
 
-from job.cluster import outage
 from job.cluster.guard import TASK_RETRIES, Guard, StoppingError
 from job.cluster.metrics import StageTimer
+from job.cluster.outage_ending import end_if_due, this_node
 from job.cluster.tracker import Tracker
 from job.errors import ImageError
 from job.images import decode
@@ -106,7 +106,7 @@ class ImageLoader(Preprocessor):
             outcomes = self._guard.over(ids, lambda some: self._load([objects[i] for i in some]))
         except StoppingError:
             if self._tracker is not None:  # nobody else says that the run is ending
-                outage.end_if_due(self._tracker)
+                end_if_due(self._tracker)
             objects, outcomes = [], []
         faults: dict[int, Fault] = {}
         loaded: list[_Loaded] = []
@@ -132,7 +132,7 @@ class ImageLoader(Preprocessor):
 
     def _report(self, read: list[int], faults: dict[int, Fault]) -> None:
         if self._tracker is not None and (read or faults):
-            self._tracker.read.remote(outage.this_node(), read, faults)
+            self._tracker.read.remote(this_node(), read, faults)
 
     def _load(self, objects: Sequence["_Object"]) -> list["_Loaded | Fault"]:
         # Fetching waits on the network and decoding on the CPU: the next images arrive in threads

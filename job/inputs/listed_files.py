@@ -10,7 +10,8 @@ from job.inputs.left_out import LeftOut
 from job.inputs.listing import find_objects, list_objects
 from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.rows import Listed
-from job.storage.location import Location, StorageOptions, locate
+from job.storage.location import Location, StorageOptions
+from job.storage.opening import locate
 from job.storage.refusals import explain
 from job.storage.uris import plain
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from job.kernels.rivals import rivals
+
 MAX_CLASSES = 1 << 16
-_ONE_HALF = 1.5 * 2.0**-24  # the largest score whose sigmoid is 0.5 in float32
 _REFERENCE_FLOATS = 1 << 25  # the reference upsamples as many classes at a time as fit in here
 
 
@@ -102,14 +103,6 @@ def upsample_argmax_reference(
         maps.append(arg.cpu().numpy().astype(map_dtype(scores.shape[1])))
         confidences.append(rivals(scores).softmax(dim=1).amax(dim=1).double().mean())
     return maps, torch.stack(confidences).cpu().numpy().astype(np.float32)
-
-
-def rivals(logits: torch.Tensor) -> torch.Tensor:
-    """Scores to choose from: one class has the background for a rival, at one half."""
-    if logits.shape[1] > 1:
-        return logits
-    scores = logits.float()
-    return torch.cat([torch.full_like(scores, _ONE_HALF), scores], 1)
 
 
 def map_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:

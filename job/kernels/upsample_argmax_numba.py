@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from job.kernels.numba_floats import array_of, compiled, exp, fma, larger, smaller, widen
-from job.kernels.upsample_argmax import rivals
+from job.kernels.rivals import rivals
 
 
 def upsample_argmax_numba(

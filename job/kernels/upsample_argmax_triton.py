@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from job.kernels.upsample_argmax import rivals
+from job.kernels.rivals import rivals
 
 _PEAK_BLOCK = 128  # coarse pixels of a program: one warp-wide load per 32 of them
 _TILE = (8, 32)  # pixels of a program; a smaller tile is more often of one class

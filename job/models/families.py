@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 
-class CannotFoldError(ValueError):
-    """A model has other parts than its family's fast path is for; the message says which."""
-
-
 def _semantic_segmentation() -> Any:
     from transformers import AutoModelForSemanticSegmentation
 

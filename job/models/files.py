@@ -8,7 +8,7 @@ from typing import Any
 
 from job.errors import ConfigError, ModelError
 from job.models.families import refuse_other_formats
-from job.storage.location import locate
+from job.storage.opening import locate
 from job.storage.refusals import STORAGE_ERRORS, explain
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"

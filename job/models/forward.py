@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from job.models.families import CannotFoldError, family_of
+from job.errors import CannotFoldError
+from job.models.families import family_of
 
 # Of glibc's mallopt: see its man page.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3

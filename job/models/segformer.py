@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from transformers.activations import GELUActivation
 
+from job.errors import CannotFoldError
 from job.models import segformer_numba as one_core
-from job.models.families import CannotFoldError
 
 _PROBE = (96, 64)  # pixels: every stage has at least 2 x 3 of them, and height is not width
 # Matrix products are twice as fast when this divides the columns of the result: 160, not 150.

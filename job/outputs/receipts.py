@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from job import __version__
 from job.errors import OutputConflictError, StorageError
 from job.models.checkpoint import Origin
 from job.outputs.commits import Commits
 from job.redact import redact
 from job.storage.location import Location
 from job.storage.uris import absolute
-from job.versions import PROGRAM, versions
+from job.versions import PROGRAM, __version__, versions
 from job.wording import counted
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from job.outputs.encoder import without_signature
 from job.results.annotations import match, read
 from job.results.maps import class_ids, read_maps
 from job.storage import parquet
-from job.storage.location import Location, StorageOptions, locate
+from job.storage.location import Location, StorageOptions
+from job.storage.opening import locate
 from job.storage.refusals import REFUSALS, explain
 from job.storage.uris import absolute
 

@@ -12,7 +12,8 @@ import boto3
 import pytest
 
 from job.results import verification
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from tests.conftest import S3
 from tests.end_to_end.processes import Finished, finish
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from job.results import verification
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import write_pictures
 from tests.end_to_end.poisoned import CRASH, HANG
 from tests.end_to_end.processes import finish, members, outcome, started, wait_for, worker_nodes

@@ -16,7 +16,7 @@ from job.cli.main import main
 from job.config import JobConfig
 from job.outputs.receipts import Receipt
 from job.results.verification import Verdict, verify
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import S3, write_pictures
 from tests.faults import KINDS, FaultyProxy, Request
 from tests.outputs import check_each_image_once, ids, rows

@@ -8,7 +8,7 @@ import pytest
 from job import pipeline
 from job.config import JobConfig
 from job.results.verification import verify
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests import hostile
 from tests.outputs import manifest, rows
 

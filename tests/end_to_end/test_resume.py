@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from job.results import verification
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import write_pictures
 from tests.end_to_end.processes import (
     Finished,

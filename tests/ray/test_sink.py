@@ -20,7 +20,8 @@ from job.outputs.ray_commits import committing
 from job.outputs.sink import MapSink
 from job.rows import failure
 from job.storage.local import LocalLocation
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from tests.outputs import rows
 from tests.unit.test_commits import tree
 

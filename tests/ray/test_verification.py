@@ -15,7 +15,8 @@ from job.outputs import error_rows
 from job.outputs.dataset_card import SCHEMA
 from job.outputs.receipts import Receipt
 from job.results import verification
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from tests.conftest import write_pictures
 
 pytestmark = pytest.mark.usefixtures("ray_session")

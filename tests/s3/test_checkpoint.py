@@ -8,7 +8,7 @@ from transformers import SegformerForSemanticSegmentation
 
 from job import Checkpoint
 from job.errors import ModelError
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import S3
 from tests.unit.test_checkpoint import travelled
 

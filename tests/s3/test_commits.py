@@ -1,7 +1,7 @@
 """Commits: nothing double or half after any crash, on S3 as well."""
 
 from job.outputs.commits import Commits
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import S3
 from tests.unit.test_commits import MAPS, PENDING, leave
 

@@ -8,7 +8,7 @@ from job.outputs.dataset_card import (
     read_labels,
     write_card,
 )
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import S3
 from tests.unit.test_dataset_card import COLOURS, NAMES
 

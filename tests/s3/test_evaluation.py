@@ -4,7 +4,7 @@ import pytest
 
 from job.errors import StorageError
 from job.results.evaluation import evaluate
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 from tests.unit.test_evaluation import colours, grey, ids, write_output

@@ -16,7 +16,7 @@ from job.inputs.fetching import Fetcher
 from job.inputs.listed_files import ListedFiles
 from job.limits import RetryPolicy
 from job.rows import Fault, Listed
-from job.storage.location import locate
+from job.storage.opening import locate
 from job.storage.packing import unpacked
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3

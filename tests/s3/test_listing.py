@@ -12,7 +12,7 @@ from job.errors import ConfigError, StorageError
 from job.inputs.listed_files import ListedFiles
 from job.inputs.listing import list_objects
 from job.prepare import refuse_overlap
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests import hosted as hosted  # registers hosted://
 from tests.conftest import S3
 from tests.unit.test_listing import STRANGE, fill, names
@@ -100,7 +100,7 @@ def test_a_listing_is_never_a_cached_one(s3: S3) -> None:
         [
             sys.executable,
             "-c",
-            "from job.storage.location import locate; locate('s3://bucket/fresh/b').write_bytes(b'2')",
+            "from job.storage.opening import locate; locate('s3://bucket/fresh/b').write_bytes(b'2')",
         ],
         check=False,
     )

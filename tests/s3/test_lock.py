@@ -7,7 +7,7 @@ import pytest
 
 from job.errors import OutputConflictError, StorageError
 from job.outputs.lock import OutputLock, is_held
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import S3
 
 

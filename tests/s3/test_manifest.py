@@ -6,7 +6,8 @@ import pytest
 
 from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import freeze
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from tests.conftest import S3
 from tests.unit.test_manifest import numbered, touch
 

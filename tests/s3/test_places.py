@@ -10,7 +10,7 @@ from job.config import JobConfig
 from job.errors import StorageError
 from job.inputs.listed_files import ListedFiles
 from job.prepare import check_output, open_input_and_output
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import S3
 
 

@@ -18,7 +18,7 @@ from job.errors import ChangedError, StorageError
 from job.inputs.listing import list_objects
 from job.limits import RetryPolicy
 from job.storage import notices
-from job.storage.location import locate
+from job.storage.opening import locate
 from job.storage.refusals import STORAGE_ERRORS, explain, kind_of
 from job.storage.retries import take_retries
 from job.storage.s3 import S3Location

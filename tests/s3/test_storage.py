@@ -9,7 +9,7 @@ import pytest
 
 from job.errors import JobError
 from job.inputs.listing import list_objects
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests import hosted as hosted  # registers hosted://, contained:// and repository://
 from tests.conftest import S3
 from tests.unit.test_storage import names

@@ -80,7 +80,7 @@ def test_options_that_exclude_each_other_end_with_exit_code_2(
 
 @pytest.mark.parametrize(
     "module",
-    ["job.cli.main", "job.pipeline", "job.storage.location", "job.inputs.listing", "job.cli.text"],
+    ["job.cli.main", "job.pipeline", "job.storage.opening", "job.inputs.listing", "job.cli.text"],
 )
 def test_what_a_finished_output_needs_loads_nothing_heavy(module: str) -> None:
     heavy = {"ray", "torch", "transformers", "pandas", "numba", "matplotlib", "datasets"}

@@ -19,7 +19,8 @@ from job.outputs.receipts import Receipt
 from job.outputs.same_maps import check_same_maps
 from job.results.verification import verify
 from job.storage import parquet
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 
 ROOT = Path(__file__).parents[2]
 EARLIER = ROOT / "tests" / "data" / "earlier"

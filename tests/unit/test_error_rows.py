@@ -9,7 +9,8 @@ import pytest
 from job import schema
 from job.outputs.error_rows import first_errors, open_errors, to_error_rows
 from job.storage import parquet
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 
 
 def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:

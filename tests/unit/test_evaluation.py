@@ -21,7 +21,8 @@ from job.outputs.receipts import Receipt
 from job.results.annotations import match
 from job.results.evaluation import evaluate
 from job.storage import parquet
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from tests import hosted as hosted  # registers hosted://
 
 NAMES = ("sky", "ground", "building", "tree", "vehicle")

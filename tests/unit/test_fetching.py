@@ -16,7 +16,7 @@ from job.inputs.left_out import LeftOut
 from job.inputs.listed_files import ListedFiles
 from job.inputs.opening import open_input
 from job.rows import Fault, Listed
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests import hosted as hosted  # registers hosted://
 from tests.servers import serving_folder
 

@@ -12,7 +12,7 @@ from job.inputs.left_out import LeftOut
 from job.inputs.listed_files import ListedFiles
 from job.inputs.listing import list_objects
 from job.prepare import refuse_overlap
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests import hosted as hosted  # registers hosted://
 
 STRANGE = ["a b.jpg", "c#d.jpg", "e%20f.jpg", "g?h.jpg", "[i].jpg", "j\nk.jpg", "ü🎈.jpg", "l*.jpg"]

@@ -18,12 +18,13 @@ import pytest
 
 from job.errors import OutputConflictError, StoppedError, StorageError
 from job.outputs.lock import OutputLock, is_held
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 
 HOLD = """
 import sys, time
 from job.outputs.lock import OutputLock
-from job.storage.location import locate
+from job.storage.opening import locate
 with OutputLock(locate(sys.argv[1]), "theirs", beat_seconds=0.1):
     print("held", flush=True)
     time.sleep(120)

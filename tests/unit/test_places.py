@@ -10,7 +10,7 @@ import pytest
 from job.config import JobConfig
 from job.errors import ConfigError, StorageError
 from job.prepare import check_output, open_input_and_output, refuse_read_only
-from job.storage.location import locate
+from job.storage.opening import locate
 
 
 @pytest.fixture

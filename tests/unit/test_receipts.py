@@ -14,7 +14,8 @@ from job.outputs import receipts
 from job.outputs.receipts import Receipt, Status, new_run_id, read_all
 from job.outputs.same_maps import check_same_maps
 from job.storage import parquet
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 
 ORIGIN = Origin("a/model", "c0ffee", "digest-1")
 SETTINGS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from job.limits import RetryPolicy
-from job.storage.location import locate
+from job.storage.opening import locate
 from job.storage.refusals import STORAGE_ERRORS, explain
 from job.storage.s3 import S3Location
 from tests.servers import silent

@@ -34,7 +34,8 @@ from job.outputs.same_maps import check_same_maps
 from job.results.evaluation import Scores
 from job.results.verification import verify
 from job.storage import parquet
-from job.storage.location import Location, locate
+from job.storage.location import Location
+from job.storage.opening import locate
 from tests.hostile import saved
 
 

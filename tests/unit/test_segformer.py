@@ -13,7 +13,7 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from job.models.families import CannotFoldError
+from job.errors import CannotFoldError
 from job.models.segformer import attend, attend_reference, fold
 
 

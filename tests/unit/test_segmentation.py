@@ -34,7 +34,7 @@ from job.models.forward import Forward, stock
 from job.models.info import ModelInfo
 from job.models.loading import load_model
 from job.models.processors import fixed_size, load_image_processor
-from job.storage.location import locate
+from job.storage.opening import locate
 from tests.conftest import LABELS, PHOTOS, make_model, needs_photos, picture
 from tests.tiny_models import BUILDS
 

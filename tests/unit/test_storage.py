@@ -17,8 +17,9 @@ from job.inputs.listing import list_objects
 from job.storage.archives import ArchiveLocation
 from job.storage.fsspec_location import FsspecLocation
 from job.storage.local import LocalLocation
-from job.storage.location import Location, locate
+from job.storage.location import Location
 from job.storage.objects import StoredObject
+from job.storage.opening import locate
 from job.storage.refusals import explain
 from job.storage.s3 import S3Location
 from job.storage.web import WebLocation
@@ -270,7 +271,7 @@ def test_names_are_the_files_directly_under_a_place(tmp_path: Path, memory: str)
 
 def test_only_the_kind_of_storage_that_is_named_is_loaded(tmp_path: Path) -> None:
     program = (
-        "import sys; from job.storage.location import locate;"
+        "import sys; from job.storage.opening import locate;"
         f"locate({str(tmp_path)!r}); print('s3fs' in sys.modules, end=' ');"
         "locate('s3://bucket'); print('s3fs' in sys.modules)"
     )
