@@ -19,7 +19,7 @@ TESTS_AT_ONCE ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile \
   --no-loadscope-reorder
 
-.PHONY: help demo quick test check lint cluster-check lock clean
+.PHONY: help demo quick unit test check lint cluster-check lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ help: ## list these targets
 demo: $(INSTALLED) ## segment generated scenes, offline, in a minute or two
 	@$(PY) -m job demo
 
-quick: lint ## lint, types and the tests that need no Ray and no S3, in under two minutes
+quick: $(INSTALLED) ## lint, types and the tests that need no Ray and no S3, in two minutes
+	@$(MAKE) --no-print-directory -j2 lint unit
+
+unit: $(INSTALLED)
 	@$(PYTEST) tests/unit
 
 test: $(INSTALLED) ## run every test
