@@ -27,7 +27,7 @@ help: ## list these targets
 demo: $(INSTALLED) ## segment generated scenes, offline, in a minute or two
 	@$(PY) -m job demo
 
-quick: $(INSTALLED) ## lint, types and the tests that need no Ray and no S3, in two or three minutes
+quick: $(INSTALLED) ## lint, types and the tests that need no Ray and no S3, in two minutes
 	@$(MAKE) --no-print-directory -j2 lint unit
 
 unit: $(INSTALLED)
