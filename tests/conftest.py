@@ -142,6 +142,16 @@ def output(tmp_path: Path) -> Location:
 
 
 @pytest.fixture
+def six_files(tmp_path: Path) -> Path:
+    """A folder with six files in one within it."""
+    place = tmp_path / "in"
+    (place / "deep").mkdir(parents=True)
+    for number in range(6):
+        (place / "deep" / f"{number}.jpg").write_bytes(f"image {number}".encode())
+    return place
+
+
+@pytest.fixture
 def memory() -> str:
     """An empty folder in memory."""
     fs = fsspec.filesystem("memory")

@@ -154,7 +154,7 @@ class LosesLease(LocalLocation):
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_lease_lost_while_writing_leaves_nothing_behind(output: Location) -> None:
+def test_a_lock_lost_while_writing_leaves_nothing_behind(output: Location) -> None:
     (output / "lock.json").write_bytes(json.dumps({"run_id": "run-1"}).encode())
     tracker = start_tracker()
     assert isinstance(output, LocalLocation)

@@ -26,16 +26,6 @@ from tests.unit.test_fetching import IMAGES, fetcher_of, listed_in, read, throug
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Six files."""
-    place = tmp_path / "in"
-    (place / "deep").mkdir(parents=True)
-    for number in range(6):
-        (place / "deep" / f"{number}.jpg").write_bytes(f"image {number}".encode())
-    return place
-
-
-@pytest.fixture
 def proxy(s3: S3) -> Iterator[FaultyProxy]:
     """A proxy that does nothing by itself, before six objects."""
     place = locate("s3://bucket/fetching")
@@ -50,8 +40,8 @@ def of_s3(proxy: FaultyProxy) -> tuple[Fetcher, list[Listed]]:
     return fetcher_of(ListedFiles("s3://bucket/fetching", proxy.options, policy))
 
 
-def test_objects_that_can_be_read_are_read(proxy: FaultyProxy, folder: Path) -> None:
-    for fetcher, objects in (of_s3(proxy), fetcher_of(ListedFiles(str(folder)))):
+def test_objects_that_can_be_read_are_read(proxy: FaultyProxy, six_files: Path) -> None:
+    for fetcher, objects in (of_s3(proxy), fetcher_of(ListedFiles(str(six_files)))):
         travelled = pickle.loads(pickle.dumps(fetcher))
         assert read(through(travelled, objects)) == IMAGES
 
@@ -221,20 +211,20 @@ def unpacked_error(data: bytes) -> ImageError:
 
 
 def test_each_object_is_read_from_the_storage_that_its_uri_names(
-    proxy: FaultyProxy, folder: Path
+    proxy: FaultyProxy, six_files: Path
 ) -> None:
     _, remote = of_s3(proxy)
-    fetcher, near = fetcher_of(ListedFiles(str(folder), proxy.options, RetryPolicy(2, 5)))
+    fetcher, near = fetcher_of(ListedFiles(str(six_files), proxy.options, RetryPolicy(2, 5)))
     assert read(through(pickle.loads(pickle.dumps(fetcher)), [*near, *remote])) == IMAGES * 2
     fetcher = Fetcher(ListedFiles("s3://bucket/fetching", proxy.options))
     assert read(through(fetcher, [*remote, *near])) == IMAGES * 2
 
 
 def test_storage_of_another_input_that_fails_is_told_apart(
-    proxy: FaultyProxy, folder: Path
+    proxy: FaultyProxy, six_files: Path
 ) -> None:
     _, remote = of_s3(proxy)
-    fetcher, near = fetcher_of(ListedFiles(str(folder), proxy.options, RetryPolicy(2, 5)))
+    fetcher, near = fetcher_of(ListedFiles(str(six_files), proxy.options, RetryPolicy(2, 5)))
     proxy.refuse(Refusal(400, "ExpiredToken"), "GET", "bucket/fetching/")
     *found, last = through(fetcher, [*near, remote[0]])
     assert read(found) == IMAGES

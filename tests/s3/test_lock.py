@@ -19,7 +19,7 @@ def test_a_bucket_that_does_not_exist_is_a_storage_error(s3: S3) -> None:
         pass
 
 
-def test_a_lease_on_s3_keeps_others_out_as_well(s3: S3) -> None:
+def test_a_lock_on_s3_keeps_others_out_as_well(s3: S3) -> None:
     place = locate("s3://bucket/leased")
     with OutputLock(place, "first", beat_seconds=0.1):
         with pytest.raises(OutputConflictError, match="run first"), OutputLock(place, "second"):

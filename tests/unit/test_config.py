@@ -130,8 +130,12 @@ def test_options_that_exclude_each_other_are_refused_in_one_sentence(
 
 
 def test_the_reference_goes_with_what_is_left_to_the_job() -> None:
-    load({**PLACES, "reference": True, "precision": "auto", "compile": "auto"})
-    load({**PLACES, "reference": True, "precision": "float32", "compile": "off"})
+    for given in (
+        {"reference": True, "precision": "auto", "compile": "auto"},
+        {"reference": True, "precision": "float32", "compile": "off"},
+    ):
+        config = load({**PLACES, **given})
+        assert {name: getattr(config, name) for name in given} == given
 
 
 def test_secrets_do_not_show_in_the_config_as_text() -> None:

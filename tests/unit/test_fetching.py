@@ -23,16 +23,6 @@ from tests.servers import serving_folder
 Outcomes = list[bytes | ImageError | Fault]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Six files."""
-    place = tmp_path / "in"
-    (place / "deep").mkdir(parents=True)
-    for number in range(6):
-        (place / "deep" / f"{number}.jpg").write_bytes(f"image {number}".encode())
-    return place
-
-
 def fetcher_of(source: Input) -> tuple[Fetcher, list[Listed]]:
     """A fetcher whose witnesses are the first, the middle and the last of what is listed."""
     found = list(source.list(LeftOut()))
@@ -54,24 +44,24 @@ IMAGES = [f"image {number}" for number in range(6)]
 
 
 @pytest.mark.parametrize("what", ["renamed", "emptied"])
-def test_a_folder_that_is_not_mounted_is_no_fault_of_its_files(folder: Path, what: str) -> None:
-    fetcher, objects = fetcher_of(ListedFiles(str(folder)))
-    away = shutil.move(folder / "deep", folder.parent / "away")
+def test_a_folder_that_is_not_mounted_is_no_fault_of_its_files(six_files: Path, what: str) -> None:
+    fetcher, objects = fetcher_of(ListedFiles(str(six_files)))
+    away = shutil.move(six_files / "deep", six_files.parent / "away")
     if what == "emptied":
-        (folder / "deep").mkdir()
+        (six_files / "deep").mkdir()
     for outcome in through(fetcher, objects):
         assert isinstance(outcome, Fault)
-        assert (outcome.place, outcome.kind) == (f"INPUT {folder}", "mount")
+        assert (outcome.place, outcome.kind) == (f"INPUT {six_files}", "mount")
     if what == "emptied":
-        (folder / "deep").rmdir()
-    shutil.move(away, folder / "deep")
+        (six_files / "deep").rmdir()
+    shutil.move(away, six_files / "deep")
     assert read(through(fetcher, objects)) == IMAGES
 
 
-def test_a_process_without_file_handles_blames_no_file(folder: Path) -> None:
+def test_a_process_without_file_handles_blames_no_file(six_files: Path) -> None:
     import resource
 
-    fetcher, objects = fetcher_of(ListedFiles(str(folder)))
+    fetcher, objects = fetcher_of(ListedFiles(str(six_files)))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Threads and pools need none: what is open already stays open.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -85,12 +75,12 @@ def test_a_process_without_file_handles_blames_no_file(folder: Path) -> None:
         assert "ulimit" in outcome.reason
 
 
-def test_a_file_that_is_gone_is_missing_and_may_come_back_with_its_folder(folder: Path) -> None:
-    (folder / "other").mkdir()
-    (folder / "other" / "gone.jpg").write_bytes(b"x")
-    fetcher, objects = fetcher_of(ListedFiles(str(folder)))
-    os.unlink(folder / "deep" / "2.jpg")
-    shutil.rmtree(folder / "other")
+def test_a_file_that_is_gone_is_missing_and_may_come_back_with_its_folder(six_files: Path) -> None:
+    (six_files / "other").mkdir()
+    (six_files / "other" / "gone.jpg").write_bytes(b"x")
+    fetcher, objects = fetcher_of(ListedFiles(str(six_files)))
+    os.unlink(six_files / "deep" / "2.jpg")
+    shutil.rmtree(six_files / "other")
     found = through(fetcher, objects)
     errors = [outcome for outcome in found if isinstance(outcome, ImageError)]
     assert [(error.kind, error.retryable) for error in errors] == [
@@ -100,8 +90,8 @@ def test_a_file_that_is_gone_is_missing_and_may_come_back_with_its_folder(folder
     assert read(found[:2]) == IMAGES[:2]
 
 
-def test_a_part_of_a_file_is_not_taken_for_the_whole_file(folder: Path) -> None:
-    fetcher, objects = fetcher_of(open_input(str(folder)))
+def test_a_part_of_a_file_is_not_taken_for_the_whole_file(six_files: Path) -> None:
+    fetcher, objects = fetcher_of(open_input(str(six_files)))
     part = replace(objects[2], part="row 7")
     *whole, outcome = through(fetcher, [objects[2], part])
     assert read(whole) == ["image 2"]

@@ -183,7 +183,7 @@ def test_a_holder_elsewhere_that_ends_while_it_is_watched_gives_way(output: Loca
         assert is_held(output, "ours")
 
 
-def test_the_holder_renews_its_lease(output: Location) -> None:
+def test_the_holder_renews_its_lock(output: Location) -> None:
     with OutputLock(output, "ours", beat_seconds=0.05):
         deadline = time.monotonic() + 5
         while record(output)["beat"] < 3 and time.monotonic() < deadline:
@@ -191,7 +191,7 @@ def test_the_holder_renews_its_lease(output: Location) -> None:
         assert record(output)["beat"] >= 3
 
 
-def test_a_lease_that_was_taken_over_is_neither_renewed_nor_deleted(output: Location) -> None:
+def test_a_lock_that_was_taken_over_is_neither_renewed_nor_deleted(output: Location) -> None:
     with OutputLock(output, "ours", beat_seconds=0.05):
         elsewhere(output, beat=7)
         time.sleep(0.3)
@@ -307,7 +307,7 @@ def test_the_name_of_a_host_says_nothing_about_a_process(output: Location, diffe
         thread.join()
 
 
-def test_a_lease_can_be_given_back_early_and_only_once(output: Location) -> None:
+def test_a_lock_can_be_given_back_early_and_only_once(output: Location) -> None:
     with OutputLock(output, "first") as lock:
         lock.release()
         assert not is_held(output, "first")
