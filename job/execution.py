@@ -1,6 +1,6 @@
 """Execution: the images that are left to do, on Ray."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -15,7 +15,7 @@ from job.cluster.outage_ending import ending_on_outage
 from job.cluster.resources import Cluster, ResourcePlan, plan_resources
 from job.cluster.session import cluster_session
 from job.cluster.stopping import StopSignal
-from job.cluster.tracker import ask, start_tracker
+from job.cluster.tracker import Tracker, ask, start_tracker
 from job.cluster.waiting import WorkersWatch
 from job.config import JobConfig
 from job.console import Say
@@ -23,12 +23,15 @@ from job.inputs.base import Input
 from job.inputs.manifest import Manifest
 from job.models.checkpoint import Checkpoint
 from job.models.info import ModelInfo
+from job.outputs.attempts import Attempt
+from job.outputs.claims import OutputClaim
+from job.outputs.committer import Committer
 from job.outputs.dataset_card import write_card, write_maps_schema
 from job.outputs.measures import Measures
 from job.outputs.palette import palette
-from job.outputs.ray_commits import committing
 from job.outputs.receipt_writer import writing_receipt
 from job.outputs.receipts import Receipt
+from job.outputs.refused import explaining_refusals
 from job.predict.precision import choose_precision
 from job.stages import Stages
 from job.storage.location import Location
@@ -46,7 +49,8 @@ class Execution:
         output: the run's OUTPUT.
         say: is told in a line, now and then, what happens.
         stop: tells when to stop.
-        release: gives OUTPUT back when the run does not finish.
+        claim: the run's to OUTPUT.
+        committer: makes visible what workers have written.
     """
 
     config: JobConfig
@@ -56,7 +60,8 @@ class Execution:
     output: Location
     say: Say
     stop: StopSignal
-    release: Callable[[], None]
+    claim: OutputClaim
+    committer: Committer
 
     def execute(
         self, ray_place: Place, receipt: Receipt, manifest: Manifest, rows: pa.Table
@@ -76,7 +81,9 @@ class Execution:
             check_nodes(manifest.witnesses, self.output)
             resources = plan_resources(self.config, Cluster.now(), len(rows))
             self.say(f"{resources}")
+            self.claim.ask()
             write_card(self.output, self.model.labels, self.colours)
+            self.committer.expect(np.sort(rows["id"].to_numpy()))
             tracker = start_tracker()
             watch = WorkersWatch(resources, self.config.worker_timeout, partial(ask, tracker))
             receipt = self._with_precision(receipt, resources, watch)
@@ -94,7 +101,10 @@ class Execution:
             with (
                 # Outermost, so that the receipt tells of whatever ends the run.
                 writing_receipt(
-                    receipt, self.output, Measures(tracker, resources), self.release
+                    receipt,
+                    self.output,
+                    Measures(tracker, resources, self.committer),
+                    self.claim.release,
                 ) as writer,
                 progress.watching(
                     tracker, len(rows), self.config.progress, describe=watch.describe
@@ -102,11 +112,20 @@ class Execution:
                 watch.over_dataset(),
                 self.stop.finishing(writer.stopping, self.config.stop_grace),
                 ending_on_outage(tracker, lambda: self.stop.was_given),
-                committing(self.output),
+                explaining_refusals(self.output),
             ):
-                stages.write_maps(rows, self.output)
+                self._commit(stages.write_attempts(rows, self.output, self.claim.name), tracker)
                 write_maps_schema(self.output, self.model.labels, self.colours)
         return writer.receipt
+
+    def _commit(self, attempts: Iterator[Attempt], tracker: Tracker) -> None:
+        def count() -> None:
+            tracker.commit.remote(self.committer.maps, dict(self.committer.errors))
+
+        with self.committer.at_work(count) as waiting:
+            for attempt in attempts:
+                waiting.add(attempt)
+        self.committer.clear()
 
     @cached_property
     def colours(self) -> np.ndarray:

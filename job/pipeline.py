@@ -9,12 +9,14 @@ from job.cluster.stopping import StopSignal
 from job.config import JobConfig
 from job.console import Say
 from job.inputs.manifest import freeze
-from job.outputs import receipts
-from job.outputs.commits import Commits
+from job.outputs import commits, receipts
+from job.outputs.attempts import write_manifest
+from job.outputs.claims import OutputClaim
+from job.outputs.committer import Committer
 from job.outputs.dataset_card import is_described, write_card, write_maps_schema
-from job.outputs.lock import OutputLock
 from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
+from job.outputs.recovery import recover
 from job.outputs.same_maps import check_same_maps, settings_of
 from job.prepare import (
     done_ids,
@@ -44,17 +46,20 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     checkpoint, origin = open_checkpoint(config)
     source, output = open_input_and_output(config)
     ray_and_model = cache(lambda: find_ray_and_model(config, checkpoint))
-    if not Commits(output).committed():
+    if not commits.has_begun(output):
         ray_and_model()  # a first run has work: what keeps it from that is told before it writes
     run_id = receipts.new_run_id()
-    with OutputLock(output, run_id) as lock:
-        stop.releasing(lock.release)
+    with OutputClaim(output, run_id) as claim:
+        stop.releasing(claim.release)
         # Without the model, which is not read where nothing is left to do; again with it below.
         settings = check_same_maps(output, origin, settings_of(config))
-        manifest = freeze(source, output)
-        Commits(output).recover()
-        receipts.settle(output)
-        done = done_ids(config, output)
+        committed = recover(output, claim)
+        receipts.settle(output, committed)
+        manifest = freeze(source, committed.manifest_files())
+        committer = Committer(output, claim)
+        for part in manifest.new_parts:
+            committer.commit([write_manifest(output, claim.name, part)])
+        done = done_ids(config, committed)
         rows = rows_to_do(config, manifest, done)
         counts = {"images": manifest.images, "done_before": len(done)}
         receipt = receipts.begin(run_id, config.input, origin, settings, **counts)
@@ -80,6 +85,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             output=output,
             say=say,
             stop=stop,
-            release=lock.release,
+            committer=committer,
+            claim=claim,
         )
         return execution.execute(ray_place, receipt.with_settings(settings), manifest, rows)

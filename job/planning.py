@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from job.config import JobConfig
 from job.inputs.manifest import Manifest, freeze
+from job.outputs.commits import Commits
 from job.outputs.same_maps import check_same_maps, settings_of
 from job.prepare import done_ids, find_ray_and_model, open_checkpoint, open_input_and_output
 
@@ -47,8 +48,9 @@ def plan(config: JobConfig) -> Plan:
     source, output = open_input_and_output(config)
     ray_place, model = find_ray_and_model(config, checkpoint)
     check_same_maps(output, origin, settings_of(config, model))
-    manifest = freeze(source, output, write=False)
-    done = len(done_ids(config, output))
+    commits = Commits.read(output)
+    manifest = freeze(source, commits.manifest_files())
+    done = len(done_ids(config, commits))
     from job.cluster.node_check import check_nodes
     from job.cluster.resources import Cluster, plan_resources
     from job.cluster.session import cluster_session

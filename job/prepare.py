@@ -62,7 +62,7 @@ def refuse_overlap(source: Input, output: Location) -> None:
     Raises:
         ConfigError: naming both.
     """
-    if any(source.would_list(output / name) for name in ("lock.json", "maps/x.parquet")):
+    if any(source.would_list(output / name) for name in ("claims/x.json", "maps/x.parquet")):
         raise ConfigError(
             f"OUTPUT {output.uri} is inside INPUT {source.uri}: the next run would find results"
             " among its images. Put OUTPUT beside INPUT"
@@ -89,13 +89,13 @@ def check_output(place: Location, name: str) -> None:
         raise StorageError(f"OUTPUT {name} cannot be written: {obstacle}")
 
 
-def done_ids(config: JobConfig, output: Location) -> np.ndarray:
+def done_ids(config: JobConfig, commits: Commits) -> np.ndarray:
     """Ids that need no more work, sorted int64."""
-    done = Commits(output).done()
+    done = commits.done()
     if config.retry_errors is None:
         return done
     only_retryable = config.retry_errors == "retryable"
-    return np.setdiff1d(done, error_rows.open_errors(output, only_retryable=only_retryable))
+    return np.setdiff1d(done, error_rows.open_errors(commits.output, only_retryable=only_retryable))
 
 
 def rows_to_do(config: JobConfig, manifest: Manifest, done: np.ndarray) -> pa.Table:

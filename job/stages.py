@@ -1,12 +1,13 @@
-"""Stages: what Ray does for a run, from rows of the manifest to files under OUTPUT.
+"""Stages: what Ray does for a run, from rows of the manifest to what is ready to be committed.
 
 Where predictors have GPUs, images are loaded in tasks ahead of them and maps encoded in tasks
 behind them. On CPUs one worker does all three.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +25,10 @@ from job.inputs.base import Input
 from job.inputs.manifest_source import ManifestSource
 from job.models.checkpoint import Checkpoint
 from job.models.info import ModelInfo
+from job.outputs.attempt_writer import AttemptWriter
+from job.outputs.attempts import Attempt
 from job.outputs.encoder import MapEncoder
 from job.outputs.receipts import Receipt
-from job.outputs.sink import MapSink
 from job.predict.batch_predictor import BatchPredictor
 from job.predict.map_predictor import MapPredictor
 from job.predict.precision import worth_compiling
@@ -46,7 +48,7 @@ RETRIED: dict[str, Any] = {"max_retries": TASK_RETRIES}
 
 @dataclass(frozen=True)
 class Stages:
-    """The steps from rows of the manifest to files under OUTPUT.
+    """The steps from rows of the manifest to attempts under OUTPUT.
 
     Attributes:
         config: the options.
@@ -74,12 +76,13 @@ class Stages:
     def timer(self) -> StageTimer:
         return StageTimer(self.tracker)
 
-    def write_maps(self, rows: pa.Table, output: Location) -> None:
-        """Take images the whole way, and return when all that can be committed is.
+    def write_attempts(self, rows: pa.Table, output: Location, claim: str) -> Iterator[Attempt]:
+        """Take images as far as storage; yields what is to be committed as it gets there.
 
         Args:
             rows: of the manifest.
             output: the run's OUTPUT.
+            claim: name of the run's claim to it.
         """
         resources = self.resources
         manifest = ManifestSource(rows, resources.images_per_task)
@@ -94,17 +97,24 @@ class Stages:
             ray_remote_args={**RETRIED, **({} if resources.loads_apart else resources.placement)},
         )
         maps = self._in_tasks(listed) if resources.loads_apart else self._in_predictors(listed)
-        maps.write_datasink(
-            MapSink(
+        written = maps.map_batches(
+            AttemptWriter(
                 output,
+                claim,
                 self.receipt.run_id,
-                resources.images_per_file,
-                self.tracker,
                 schema.maps(self.model.labels, self.colours),
+                self.timer,
             ),
-            ray_remote_args={"num_cpus": 0, **RETRIED, **resources.placement},
-            concurrency=resources.writers,
+            batch_format="pyarrow",
+            batch_size=resources.images_per_file,
+            num_cpus=0,
+            compute=TaskPoolStrategy(size=resources.writers),
+            **RETRIED,
+            **resources.placement,
         )
+        blocks = written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for block in cast(Iterator[pa.Table], blocks):
+            yield from (Attempt.from_row(row) for row in block.to_pylist())
 
     def _in_predictors(self, listed: Dataset) -> Dataset:
         """Load, predict and encode in the predictors."""

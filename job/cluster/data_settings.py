@@ -27,6 +27,9 @@ def quiet_data() -> Iterator[None]:
     settings = data_settings(
         enable_progress_bars=False,
         print_on_execution_start=False,
+        # A block for each task: cut by its bytes, one that is made anew after a node was lost would
+        # be cut elsewhere, for an image that failed then and can be read now.
+        target_max_block_size=None,
         # Ray's own wrapper loses on its way what it is raised from.
         raise_original_map_exception=True,
     )

@@ -39,15 +39,11 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.execution_callback import ExecutionCallback
-    from ray.data.checkpoint.checkpoint_filter import CheckpointManager
-    from ray.data.datasource.file_datasink import _FileDatasink as FileDatasink
 
 __all__ = [
     "HEAD_RESOURCE",
     "RAY_VERSION",
-    "CheckpointManager",
     "ExecutionCallback",
-    "FileDatasink",
     "Head",
     "ask_head",
     "autoscaler_report",
@@ -72,12 +68,10 @@ RAY_VERSION = str(ray.__version__)
 
 # Base classes, by the module that has them and their name there.
 _OF_RAY_DATA = {
-    "CheckpointManager": ("ray.data.checkpoint.checkpoint_filter", "CheckpointManager"),
     "ExecutionCallback": (
         "ray.data._internal.execution.execution_callback",
         "ExecutionCallback",
     ),
-    "FileDatasink": ("ray.data.datasource.file_datasink", "_FileDatasink"),
 }
 
 _EXECUTOR = "ray.data._internal.execution.streaming_executor"

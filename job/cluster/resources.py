@@ -211,6 +211,7 @@ def plan_resources(config: JobConfig, cluster: Cluster, remaining: int) -> Resou
     most = FILE_OF_GPU if gpus else FILE_OF_CPU
     per_file = config.images_per_file or _clamped(share, 16, most)
     per_task = min(per_file, config.images_per_task or _clamped(share // 8 * 8, 8, 64))
+    per_file = -(-per_file // per_task) * per_task  # whole tasks
     batch_size = config.batch_size or (32 if gpus else min(16, per_task))
     total = max(cluster.fits(1.0, 0.0), workers * max(cpus, load))
     return ResourcePlan(

@@ -74,8 +74,7 @@ class Tracker(Protocol):
     outage: RemoteMethod[[], Verdict | None]
     note: RemoteMethod[[str], None]
     add: RemoteMethod[[dict[str, float], dict[str, int], int], None]
-    commit: RemoteMethod[[int, int, dict[str, int]], None]
-    commits: RemoteMethod[[], dict[int, tuple[int, dict[str, int]]]]
+    commit: RemoteMethod[[int, dict[str, int]], None]
     snapshot: RemoteMethod[[], Snapshot]
 
 
@@ -84,7 +83,7 @@ class RunTracker:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._committed: dict[int, tuple[int, dict[str, int]]] = {}
+        self._commits = 0
         self._maps = 0
         self._errors: Counter[str] = Counter()
         self._first: tuple[float, int] | None = None
@@ -144,22 +143,13 @@ class RunTracker:
         self._images.update(images)
         self._retries += retries
 
-    def commit(self, task: int, maps: int, errors: dict[str, int]) -> None:
-        """Count a write task; one that was retried counts once."""
-        elapsed = time.monotonic() - self._started
+    def commit(self, maps: int, errors: dict[str, int]) -> None:
+        """Be told how many maps, and errors of each kind, are committed by now."""
+        self._last = time.monotonic() - self._started
+        self._maps, self._errors = maps, Counter(errors)
         if self._first is None:
-            self._first = elapsed, maps + sum(errors.values())
-        if task not in self._committed:
-            self._last = elapsed
-        earlier_maps, earlier_errors = self._committed.get(task, (0, {}))
-        self._maps += maps - earlier_maps
-        self._errors.update(errors)
-        self._errors.subtract(earlier_errors)
-        self._committed[task] = (maps, errors)
-
-    def commits(self) -> dict[int, tuple[int, dict[str, int]]]:
-        """Maps and errors of each write task; whether its record was renamed, storage knows."""
-        return self._committed
+            self._first = self._last, self._maps + self._errors.total()
+        self._commits += 1
 
     def snapshot(self) -> Snapshot:
         """Everything reported so far."""
@@ -171,7 +161,7 @@ class RunTracker:
         if self._first is not None:
             total.first_map, total.at_first = self._first
             total.under_way = time.monotonic() - self._started - total.first_map
-            if len(self._committed) > 1:
+            if self._commits > 1:
                 between = max(self._last - total.first_map, 1e-9)
                 total.steady = (total.done - total.at_first) / between
         return total

@@ -1,5 +1,6 @@
 """Manifest: list the input, freeze it under OUTPUT, number every image once and for good."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +26,13 @@ class Manifest:
     Attributes:
         rows: the columns of :data:`job.schema.MANIFEST`, of every image.
         listed: the same without ``id``, of what is there now.
-        new: rows that this listing added.
+        new: the rows that this listing has added, which are the last ones.
         left_out: what lies under INPUT and is no image of the user's.
     """
 
     rows: pa.Table
     listed: pa.Table
-    new: int
+    new: pa.Table
     left_out: LeftOut
 
     @property
@@ -57,6 +58,11 @@ class Manifest:
         places = sorted({0, last // 2, last}) if last >= 0 else []
         return tuple(Listed(**row) for row in self.listed.take(places).to_pylist())
 
+    @property
+    def new_parts(self) -> list[pa.Table]:
+        """The new rows, as many together as a file of the manifest has."""
+        return [self.new.slice(start, _PART_ROWS) for start in range(0, len(self.new), _PART_ROWS)]
+
     def without(self, done: np.ndarray) -> pa.Table:
         """The rows whose ids are not among those that are done (sorted int64)."""
         return self.rows.filter(pc.invert(pc.is_in(self.rows["id"], value_set=pa.array(done))))
@@ -71,19 +77,16 @@ class Manifest:
         return rows
 
 
-def freeze(source: Input, output: Location, *, write: bool = True) -> Manifest:
+def freeze(source: Input, files: Sequence[Location]) -> Manifest:
     """List the input and append what is not listed yet; ids of earlier images never change.
 
     Args:
         source: the input.
-        output: the run's OUTPUT.
-        write: False to count only.
+        files: those of the manifest as it was.
 
     Raises:
         StorageError: nothing to list, no images among it, or the input may not be read.
     """
-    place = output / "manifest"
-    files = tuple(place / name for name in place.names() if name.endswith(".parquet"))
     frozen = _read(files)
     listed, left_out = list_images(source, needed=frozen.num_rows == 0)
     new = listed.filter(pc.invert(pc.is_in(_identity(listed), value_set=_identity(frozen))))
@@ -91,10 +94,8 @@ def freeze(source: Input, output: Location, *, write: bool = True) -> Manifest:
     new = new.add_column(
         0, schema.MANIFEST.field("id"), pa.array(range(first, first + len(new)), pa.int64())
     )
-    if write:
-        _write_parts(place, new.cast(schema.MANIFEST))
-    rows = pa.concat_tables([frozen, new.cast(schema.MANIFEST)])
-    return Manifest(rows, listed, len(new), left_out)
+    new = new.cast(schema.MANIFEST)
+    return Manifest(pa.concat_tables([frozen, new]), listed, new, left_out)
 
 
 def list_images(source: Input, *, needed: bool = True) -> tuple[pa.Table, LeftOut]:
@@ -127,7 +128,7 @@ def _identity(rows: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(pc.binary_join_element_wise(uris, parts, "\0"), uris)
 
 
-def _read(files: tuple[Location, ...]) -> pa.Table:
+def _read(files: Sequence[Location]) -> pa.Table:
     tables = [_with_parts(parquet.read(file)) for file in files]
     return pa.concat_tables([schema.MANIFEST.empty_table(), *tables])
 
@@ -139,10 +140,3 @@ def _with_parts(rows: pa.Table) -> pa.Table:
     place = schema.MANIFEST.get_field_index("part")
     nothing = pa.nulls(len(rows), pa.string())
     return rows.add_column(place, schema.MANIFEST.field("part"), nothing)
-
-
-def _write_parts(place: Location, rows: pa.Table) -> None:
-    for start in range(0, len(rows), _PART_ROWS):
-        part = rows.slice(start, _PART_ROWS)
-        first = part["id"][0].as_py()
-        (place / f"part-{first:012d}.parquet").write_bytes(parquet.to_bytes(part))

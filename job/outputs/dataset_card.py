@@ -16,7 +16,7 @@ import yaml
 from job import schema
 from job.errors import OutputConflictError, StorageError
 from job.models.labels import distinct
-from job.outputs.commits import Commits
+from job.outputs import commits
 from job.storage import parquet
 from job.storage.location import Location
 
@@ -56,7 +56,7 @@ def write_card(output: Location, names: Sequence[str], colours: np.ndarray) -> N
     labels = schema.described(names, colours)
     before = read_labels(output) if LABELS in root else None
     outdated = before is not None and before != labels
-    if outdated and Commits(output).runs():
+    if outdated and commits.runs(output):
         raise OutputConflictError(
             f"{(output / LABELS).uri} has other classes than the model: "
             f"{_difference(before or [], labels)}. Use another OUTPUT; or, if the file was edited,"

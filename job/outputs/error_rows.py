@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from job import schema
+from job.outputs import names
 from job.storage import parquet
 from job.storage.location import Location
 
@@ -25,7 +26,8 @@ def first_errors(output: Location, run_id: str, count: int) -> list[tuple[str, s
     found: list[tuple[str, str]] = []
     place = output / "errors"
     for name in place.names():
-        if len(found) < count and name.startswith(f"{run_id}-"):
+        parts = names.parts_of(name)
+        if len(found) < count and parts is not None and parts.run_id == run_id:
             rows = parquet.read(place / name, ["uri", "message"]).slice(0, count - len(found))
             found += [(row["uri"], row["message"]) for row in rows.to_pylist()]
     return found
@@ -42,7 +44,7 @@ def open_errors(output: Location, *, only_retryable: bool) -> np.ndarray:
     if not rows:
         return np.empty(0, np.int64)
     failed = pa.concat_tables(rows)
-    # Files are named after their runs, which sort by time: of each id the last row counts.
+    # Files are named after their runs, in the order of these: of each id the last row counts.
     ids, last = np.unique(failed["id"].to_numpy()[::-1], return_index=True)
     if only_retryable:
         ids = ids[failed["retryable"].to_numpy()[::-1][last]]

@@ -1,6 +1,5 @@
 """Measures: what a run has done so far, as its receipt tells it."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,9 +7,8 @@ import ray
 
 from job.cluster.resources import ResourcePlan
 from job.cluster.tracker import Snapshot, Tracker
-from job.outputs.commits import Commits
+from job.outputs.committer import Committer
 from job.outputs.receipts import PREDICTING
-from job.storage.location import Location
 from job.storage.retries import take_retries
 
 
@@ -21,21 +19,23 @@ class Measures:
     Attributes:
         tracker: handle of the run's :class:`job.cluster.tracker.RunTracker`.
         resources: what each stage has asked Ray for.
+        committer: counts what is committed.
     """
 
     tracker: Tracker
     resources: ResourcePlan
+    committer: Committer
 
     def take(self) -> dict[str, Any]:
-        """The fields of a receipt, as far as the run has come."""
+        """The fields of a receipt, as far as the run has come; its counts are of commits."""
+        counts = {"maps": self.committer.maps, "errors": dict(self.committer.errors)}
         try:
             self.tracker.add.remote({}, {}, take_retries())  # this process's own
             total = ray.get(self.tracker.snapshot.remote(), timeout=10)
         except (ray.exceptions.RayError, TimeoutError):
-            return {}  # Ray itself is gone; what is committed tells the rest
+            return counts  # Ray itself is gone
         return {
-            "maps": total.maps,
-            "errors": dict(total.errors),
+            **counts,
             "first_map": round(total.first_map, 3),
             "steady": round(total.steady, 3),
             "retries": total.retries,
@@ -43,20 +43,6 @@ class Measures:
             "allotment": asdict(self.resources),
             "message": "; ".join(total.notes),
         }
-
-    def committed(self, output: Location, run_id: str) -> dict[str, Any]:
-        """The counts of a receipt, of what is committed and nothing else."""
-        commits = Commits(output)
-        try:
-            told = ray.get(self.tracker.commits.remote(), timeout=10)
-        except (ray.exceptions.RayError, TimeoutError):
-            maps, errors = commits.count(run_id)
-            return {"maps": maps, "errors": errors}
-        # What a task has told before its record was renamed may not be committed.
-        tasks = {_task_of(name) for name in commits.committed(run_id)}
-        counted = [told[task] for task in tasks & set(told)]
-        errors = sum((Counter(kinds) for _, kinds in counted), Counter())
-        return {"maps": sum(maps for maps, _ in counted), "errors": dict(errors)}
 
 
 def _stages(total: Snapshot, resources: ResourcePlan) -> dict[str, dict[str, float]]:
@@ -73,7 +59,3 @@ def _stages(total: Snapshot, resources: ResourcePlan) -> dict[str, dict[str, flo
             "busy": min(1.0, round(seconds / max(total.spans[stage] * slots, 1e-9), 3)),
         }
     return stages
-
-
-def _task_of(record: str) -> int:
-    return int(record.removesuffix(".parquet").rpartition("-")[2])

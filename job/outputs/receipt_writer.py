@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from job.errors import StoppedError, StorageError
+from job.errors import StoppedError
 from job.outputs.measures import Measures
 from job.outputs.receipts import Receipt, Status
 from job.storage.location import Location
@@ -41,11 +41,7 @@ class ReceiptWriter:
         """Write down what the run has done, and how it ended."""
         self._is_over = True
         with self._writing:
-            changes = {}
-            if status != "finished":
-                with contextlib.suppress(*STORAGE_ERRORS, StorageError):
-                    changes = self._measures.committed(self._output, self.receipt.run_id)
-            self._write(status, message, **changes)
+            self._write(status, message)
 
     def _write(self, status: Status, message: str, **more: Any) -> None:
         seconds = round(time.monotonic() - self._started, 3)

@@ -28,7 +28,7 @@ Status = Literal["running", "finished", "failed", "stopped"]
 PREDICTING = ("normalise", "forward", "upsample")
 # The number of OUTPUT's layout (docs/output.md). It grows when a version that knows only the one
 # before would lose its way.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def begin(
 
 
 def new_run_id() -> str:
-    """A name for a run that sorts by time: ``20261122T101500-3f9a``."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+    """A name for a run that sorts by time: ``20261122T101500-3f9a0b7c12d4e856``."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(8)}"
 
 
 def files(output: Location) -> list[Location]:
@@ -199,15 +199,15 @@ def check_format(output: Location) -> None:
             _load(file)
 
 
-def settle(output: Location) -> None:
-    """Bring up to date what runs have left that were killed; only the holder of the lock may.
+def settle(output: Location, commits: Commits) -> None:
+    """Bring up to date what runs have left that were killed; only who holds OUTPUT may.
 
     A receipt without an end says less than was committed afterwards, and that its run goes on.
     """
     for file, (record, receipt) in _readable(output).items():
         if receipt.ended:
             continue
-        maps, errors = Commits(output).count(receipt.run_id)
+        maps, errors = commits.count(receipt.run_id)
         was_told = receipt.status == "stopped"
         settled = {
             "status": "stopped" if was_told else "failed",

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 from job.config import JobConfig
 from job.errors import OutputConflictError
 from job.models.checkpoint import Origin
-from job.outputs import receipts
-from job.outputs.commits import Commits
+from job.outputs import commits, receipts
 from job.outputs.receipts import Receipt
 from job.storage.location import Location
 
@@ -70,7 +69,7 @@ def check_same_maps(output: Location, origin: Origin, settings: dict[str, Any]) 
 
 def _earlier(output: Location) -> Receipt | None:
     """The receipt of the run that made the first maps; None where there are none to mix with."""
-    runs, files = Commits(output).runs(), receipts.files(output)
+    runs, files = commits.runs(output), receipts.files(output)
     if not runs or not files:
         return None
     made = [file for file in files if file.name == f"{runs[0]}.json"]
