@@ -9,9 +9,10 @@ from job.cluster.stopping import StopSignal
 from job.config import JobConfig
 from job.console import Say
 from job.inputs.manifest import freeze
-from job.outputs import commits, receipts
+from job.outputs import commits, names, receipts
 from job.outputs.attempts import write_manifest
 from job.outputs.claims import OutputClaim
+from job.outputs.commits import Commits
 from job.outputs.committer import Committer
 from job.outputs.dataset_card import is_described, write_card, write_maps_schema
 from job.outputs.palette import palette
@@ -54,6 +55,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         # Without the model, which is not read where nothing is left to do; again with it below.
         settings = check_same_maps(output, origin, settings_of(config))
         committed = recover(output, claim)
+        _say_what_is_void(committed, say)
         receipts.settle(output, committed)
         manifest = freeze(source, committed.manifest_files())
         committer = Committer(output, claim)
@@ -66,6 +68,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         if not len(rows):
             if not is_described(output):  # by a release that did not do it
                 _, model = ray_and_model()
+                claim.ask()
                 write_card(output, model.labels, palette(model.labels))
                 write_maps_schema(output, model.labels, palette(model.labels))
             return receipt.ending("finished")
@@ -89,3 +92,12 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
             claim=claim,
         )
         return execution.execute(ray_place, receipt.with_settings(settings), manifest, rows)
+
+
+def _say_what_is_void(committed: Commits, say: Say) -> None:
+    void = [name for name in committed.void if not name.endswith(names.PENDING)]
+    if void:
+        say(
+            f"{counted(len(void), 'commit')} of earlier runs cannot count, and their images are"
+            f" done again: {void[0]}: {committed.void[void[0]]}"
+        )

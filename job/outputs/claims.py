@@ -191,6 +191,8 @@ def check_held(output: Location, name: str) -> None:
         OSError: storage does not answer.
     """
     highest = _highest(output).removesuffix(".json")
+    if highest < name:  # a folder may leave out a file that is replaced just then
+        highest = _highest(output).removesuffix(".json")
     if highest == name:
         return
     run_id = name.partition("-")[2]

@@ -134,7 +134,11 @@ def _entries(self):
         entries = self.fs.ls(self.path, detail=True)
     except FileNotFoundError:
         return {}
-    return {posixpath.basename(e["name"]): e["size"] for e in sorted(entries, key=lambda e: e["name"]) if e["type"] == "file"}
+    return {
+        posixpath.basename(e["name"]): e["size"]
+        for e in sorted(entries, key=lambda e: e["name"])
+        if e["type"] == "file"
+    }
 
 
 def _size(self):
