@@ -9,13 +9,14 @@ import json
 import threading
 from typing import Any
 
-from job.errors import OutputConflictError, StoppedError, StorageError
+from job.errors import OutputConflictError, StorageError
 from job.outputs import holders, names
 from job.outputs.clock import Clock, Ticking
 from job.storage.location import Location
 from job.storage.refusals import STORAGE_ERRORS, explain
 
 FOLDER = "claims"
+_SUFFIX = ".json"
 BEAT_SECONDS = 5.0
 # A holder elsewhere that misses this many beats in a row is dead.
 MISSED_BEATS = 3
@@ -72,11 +73,10 @@ class OutputClaim:
     def __enter__(self) -> "OutputClaim":
         try:
             self._take()
-        except (StoppedError, OutputConflictError):
+        except BaseException as error:
             self.release()
-            raise
-        except STORAGE_ERRORS as error:
-            self.release()
+            if not isinstance(error, STORAGE_ERRORS):
+                raise
             raise StorageError(
                 f"OUTPUT {self._output.uri} cannot be written: {explain(error)}"
             ) from error
@@ -108,11 +108,14 @@ class OutputClaim:
         with self._ending:
             if self._beats is not None:
                 self._beats.stop()
-            if self.name and "ended" not in self._record:
-                self._record["ended"] = True
-                # Else it is taken over, as from a dead holder.
-                with contextlib.suppress(*STORAGE_ERRORS):
-                    self._write()
+            try:
+                if self.name and "ended" not in self._record:
+                    self._record["ended"] = True
+                    # Else it is taken over, as from a dead holder.
+                    with contextlib.suppress(*STORAGE_ERRORS):
+                        self._write()
+            finally:
+                holders.end(self.run_id)
 
     def _take(self) -> None:
         self._refuse_earlier_format()
@@ -120,9 +123,10 @@ class OutputClaim:
         while (highest := _highest(self._output)) != seen:
             seen = highest  # watching it may have taken a while: another may have come
             if highest:
-                self._refuse_if_alive(self._output / FOLDER / highest)
+                self._refuse_if_alive(self._output / FOLDER / f"{highest}{_SUFFIX}")
         self.epoch = names.epoch_of(seen or "") + 1
         self.name = names.stem(self.epoch, self.run_id)
+        holders.begin(self.run_id)
         self._beat()
         # Of those that start at once the highest goes on; the others see it here.
         settling = _SETTLING_LOCALLY if self._output.is_local else _SETTLING
@@ -175,7 +179,7 @@ class OutputClaim:
         self._acknowledged = began
 
     def _write(self) -> None:
-        claim = self._output / FOLDER / f"{self.name}.json"
+        claim = self._output / FOLDER / f"{self.name}{_SUFFIX}"
         claim.write_bytes(json.dumps(self._record).encode())
 
 
@@ -190,13 +194,14 @@ def check_held(output: Location, name: str) -> None:
         OutputConflictError: a later run has made a higher one, or OUTPUT was removed.
         OSError: storage does not answer.
     """
-    highest = _highest(output).removesuffix(".json")
-    if highest < name:  # a folder may leave out a file that is replaced just then
-        highest = _highest(output).removesuffix(".json")
+    highest = _highest(output)
+    if names.order(highest) < names.order(name):
+        # A folder may leave out a file that is replaced just then.
+        highest = _highest(output)
     if highest == name:
         return
     run_id = name.partition("-")[2]
-    if highest > name:
+    if names.order(highest) > names.order(name):
         other = highest.partition("-")[2]
         raise OutputConflictError(
             f"run {run_id} no longer holds {output.uri}: run {other} took over"
@@ -206,13 +211,15 @@ def check_held(output: Location, name: str) -> None:
 
 def _highest(output: Location) -> str:
     """Name of the claim that holds an OUTPUT; nothing when there is none."""
-    claims = [name for name in (output / FOLDER).names() if names.epoch_of(name)]
-    return max(claims, key=lambda name: (names.epoch_of(name), name), default="")
+    # Half-written ones lie beside them in a local folder.
+    claims = [name for name in (output / FOLDER).names() if name.endswith(_SUFFIX)]
+    found = [name.removesuffix(_SUFFIX) for name in claims if names.epoch_of(name)]
+    return max(found, key=names.order, default="")
 
 
 def _read(claim: Location) -> dict[str, Any] | None:
     try:
         record = json.loads(claim.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

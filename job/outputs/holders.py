@@ -7,6 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Ids of the runs of this process that hold an OUTPUT.
+_holding: set[str] = set()
+
+
+def begin(run_id: str) -> None:
+    """A run of this process begins to hold an OUTPUT."""
+    _holding.add(run_id)
+
+
+def end(run_id: str) -> None:
+    """A run of this process holds it no more, whether or not its claim could be marked."""
+    _holding.discard(run_id)
+
 
 def describe_this_process() -> dict[str, Any]:
     """What a claim says of the process that makes it."""
@@ -34,8 +47,12 @@ def is_visible(holder: Mapping[str, Any]) -> bool:
 
 
 def is_running(holder: Mapping[str, Any]) -> bool:
-    """Whether a holder's process runs; only of one that :func:`is_visible`."""
-    return holder.get("process") == _process_identity(_pid_of(holder))
+    """Whether a holder's process runs, and still holds; only of one that :func:`is_visible`."""
+    pid = _pid_of(holder)
+    process = _process_identity(pid)
+    if process is None or holder.get("process") != process:
+        return False
+    return pid != os.getpid() or holder.get("run_id") in _holding
 
 
 def describe(holder: Mapping[str, Any]) -> str:

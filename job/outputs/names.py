@@ -27,6 +27,14 @@ def epoch_of(name: str) -> int:
     return int(found[1]) if found else 0
 
 
+def order(name: str) -> tuple[int, str]:
+    """What to sort names by, from OUTPUT on or without their folders, to have them as their runs
+    are: by epoch, and by run for those that took the same one at once.
+    """
+    base = name.rpartition("/")[2]
+    return epoch_of(base), base
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the name of a record, or of a file that it names, is made of.

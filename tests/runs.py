@@ -1,0 +1,222 @@
+"""What runs do to an OUTPUT, without Ray and models: claim, write attempts, commit, be killed."""
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from job import schema
+from job.errors import ImageError
+from job.limits import RetryPolicy
+from job.outputs.attempts import Attempt, write_attempt
+from job.outputs.claims import OutputClaim
+from job.outputs.clock import Clock
+from job.outputs.commits import Commits
+from job.outputs.committer import Committer
+from job.outputs.encoder import MapEncoder
+from job.outputs.recovery import recover
+from job.rows import failure
+from job.storage.location import Location, StorageOptions
+from job.storage.objects import Listing, TellUnlisted
+
+if TYPE_CHECKING:
+    from job.outputs.clock import Ticking
+
+NAMES, COLOURS = ("sky", "ground"), np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+# Ids of runs, as they come in time.
+RUNS = [f"2026112{day}T000000-{day:016x}" for day in range(10)]
+DATA = ("maps", "errors", "manifest")
+
+
+def encoded(ids: Iterable[int], failed: Iterable[int] = (), run_id: str = RUNS[0]) -> pa.Table:
+    """Rows as the encoder leaves them.
+
+    Args:
+        ids: of the images.
+        failed: those of them that have no map.
+        run_id: the run.
+    """
+    numbers = list(ids)
+    reason = failure("decode", ImageError("truncated", "cut short"))
+    bad = set(failed)
+    maps = np.empty(len(numbers), object)
+    for row, number in enumerate(numbers):
+        maps[row] = np.full((3, 1 + number % 7), number % 2, np.uint8)
+    batch = {
+        "id": np.asarray(numbers, np.int64),
+        "uri": np.array([f"in/{number}.jpg" for number in numbers], object),
+        "height": np.full(len(numbers), 3, np.int32),
+        "width": np.asarray(numbers, np.int32) % 7 + 1,
+        "map": maps,
+        "confidence": np.full(len(numbers), 0.5, np.float32),
+        "error": np.array([reason if number in bad else None for number in numbers], object),
+    }
+    return MapEncoder(NAMES, COLOURS, model="m", run_id=run_id)(batch)
+
+
+def attempt(
+    output: Location, claim: OutputClaim, ids: Iterable[int], failed: Iterable[int] = ()
+) -> Attempt:
+    """What a worker of a run does with a task's rows."""
+    rows = encoded(ids, failed, claim.run_id)
+    return write_attempt(output, claim.name, claim.run_id, rows, schema.maps(NAMES, COLOURS))
+
+
+def expecting(output: Location, claim: OutputClaim, ids: Iterable[int]) -> Committer:
+    """What commits images of these ids."""
+    committer = Committer(output, claim)
+    committer.expect(np.sort(np.asarray(list(ids), np.int64)))
+    return committer
+
+
+def run(
+    output: Location, ids: Iterable[int], failed: Iterable[int] = (), run_id: str = RUNS[0]
+) -> Commits:
+    """A run from its beginning to its end; what it has found that earlier ones had committed.
+
+    Args:
+        output: its OUTPUT.
+        ids: of the images that it sets out for, unless they are done.
+        failed: those of them that it gives no map.
+        run_id: the run.
+    """
+    with OutputClaim(output, run_id, beat_seconds=0.05) as claim:
+        found = recover(output, claim)
+        left = np.setdiff1d(np.asarray(list(ids), np.int64), found.done())
+        committer = expecting(output, claim, left)
+        if len(left):
+            committer.commit([attempt(output, claim, left.tolist(), failed)])
+        committer.clear()
+    return found
+
+
+def tree(output: Location) -> set[str]:
+    """Names of all files of a local OUTPUT."""
+    root = Path(output.path)
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def of_data(names: Iterable[str]) -> set[str]:
+    """Those of them that readers of the results open."""
+    return {name for name in names if name.startswith(tuple(f"{folder}/" for folder in DATA))}
+
+
+def ids_in(output: Location, folder: str) -> list[int]:
+    """The id of every row of a folder, sorted."""
+    files = [output / folder / name for name in (output / folder).names()]
+    tables = [pq.read_table(io.BytesIO(file.read_bytes()), columns=["id"]) for file in files]
+    return sorted(number for table in tables for number in table["id"].to_pylist())
+
+
+class Hands(Clock):
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.beats: list[Callable[[], object]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def every(self, seconds: float, action: Callable[[], object], name: str) -> "Ticking":
+        self.beats.append(action)
+        return self
+
+    def stop(self) -> None:
+        """As of what is done again and again."""
+
+
+class Killed(BaseException):
+    """The process has ended here: nothing catches this."""
+
+
+class Watched(Location):
+    """A place whose requests can be looked at, or end the process.
+
+    A move is two requests, as on S3: a copy, and then the removal.
+
+    Args:
+        inner: the place.
+        look: called before each request with its kind and its path, and once more behind the last.
+    """
+
+    def __init__(self, inner: Location, look: Callable[[str, str], None]) -> None:
+        self._inner = inner
+        self._look = look
+        self.path = inner.path
+
+    @classmethod
+    def open(cls, uri: str, options: StorageOptions, retry_policy: RetryPolicy) -> Location:
+        raise NotImplementedError
+
+    @property
+    def uri(self) -> str:
+        return self._inner.uri
+
+    @property
+    def is_local(self) -> bool:
+        return self._inner.is_local
+
+    @property
+    def arrow(self) -> pyarrow.fs.FileSystem:
+        self._look("read", self.path)
+        return self._inner.arrow
+
+    def at(self, path: str) -> Self:
+        return type(self)(self._inner.at(path), self._look)
+
+    def holds(self, uri: str) -> bool:
+        return self._inner.holds(uri)
+
+    def listing(self, tell: TellUnlisted) -> Listing:
+        raise NotImplementedError
+
+    def would_list(self, file: Location) -> bool:
+        raise NotImplementedError
+
+    def obstacle(self) -> str:
+        raise NotImplementedError
+
+    def exists(self) -> bool:
+        self._look("size", self.path)
+        return self._inner.exists()
+
+    def fetch(
+        self, path: str, etag: str | None, size: int | None, limit: int | None = None
+    ) -> bytes:
+        self._look("read", path)
+        return self._inner.fetch(path, etag, size, limit)
+
+    def write_bytes(self, data: bytes) -> None:
+        self._look("write", self.path)
+        self._inner.write_bytes(data)
+
+    def names(self) -> list[str]:
+        return list(self.entries())
+
+    def entries(self) -> dict[str, int]:
+        self._look("list", self.path)
+        found: dict[str, int] = self._inner.entries()
+        return found
+
+    def size(self) -> int | None:
+        self._look("size", self.path)
+        size: int | None = self._inner.size()
+        return size
+
+    def delete(self) -> None:
+        self._look("delete", self.path)
+        self._inner.delete()
+
+    def move_to(self, target: Any) -> None:
+        data = self.read_bytes()
+        target.write_bytes(data)
+        self.delete()
