@@ -9,6 +9,7 @@ import contextlib
 import errno
 import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -18,8 +19,8 @@ from fsspec.spec import AbstractFileSystem
 
 from job.errors import ChangedError, StorageError
 from job.limits import RetryPolicy
-from job.storage.location import Location, StorageOptions, in_the_way, printable
-from job.storage.objects import Listing, TellUnlisted, described, size_of, tag_of
+from job.storage.location import Location, StorageOptions, in_the_way, not_there, printable
+from job.storage.objects import Listing, StoredObject, TellUnlisted, described, size_of, tag_of
 from job.storage.patterns import Pattern, is_pattern
 from job.storage.uris import scheme_of, without_copies
 
@@ -104,7 +105,21 @@ class FsspecLocation(Location):
         return file.path.startswith(f"{self.path.rstrip('/')}/")
 
     def exists(self) -> bool:
-        return bool(self.fs.exists(self.path))
+        return self._info() is not None
+
+    def size(self) -> int | None:
+        info = self._info()
+        return size_of(info) if info is not None and info["type"] == "file" else None
+
+    def _info(self) -> dict[str, Any] | None:
+        """What is there, as the filesystem describes it; None where nothing is.
+
+        ``exists`` and ``isfile`` of most filesystems also say no when the storage does not answer.
+        """
+        try:
+            return dict(self.fs.info(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def fetch(
         self, path: str, etag: str | None, size: int | None, limit: int | None = None
@@ -123,17 +138,45 @@ class FsspecLocation(Location):
     def write_bytes(self, data: bytes) -> None:
         self.fs.pipe_file(self.path, data)
 
+    def move_to(self, target: Self) -> None:
+        size = self.size()
+        if size is None:
+            raise not_there(self.path)
+        if target.path == self.path:
+            return
+        # fs.mv would take the paths for patterns.
+        self.fs.cp_file(self.path, target.path)
+        copied = target.size()
+        if copied != size:  # Azure may copy on after it has answered
+            raise OSError(errno.EIO, f"{copied} bytes of {size:,} are copied", target.path)
+        self.delete()
+
     def obstacle(self) -> str:
-        return in_the_way(self.path) if self.exists() and self.fs.isfile(self.path) else ""
+        return in_the_way(self.path) if self.size() is not None else ""
+
+    def entries(self) -> dict[str, int]:
+        """See :meth:`Location.entries`.
+
+        Raises:
+            StorageError: it does not tell the size of a file, as web servers may not.
+        """
+        sizes = {}
+        for found in self._children():
+            if found.size is None:
+                raise StorageError(f"{self.at(found.path).uri}: its size is not told there")
+            sizes[posixpath.basename(found.path)] = found.size
+        return sizes
 
     def names(self) -> list[str]:
+        return [posixpath.basename(found.path) for found in self._children()]
+
+    def _children(self) -> Iterator[StoredObject]:
         try:
-            entries = self.fs.ls(self.path, detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(
-            posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"
-        )
+            found = self.fs.ls(self.path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        own = self.path.strip("/")  # of which a file is the only entry
+        yield from described((e["name"], e) for e in found if e["name"].strip("/") != own)
 
     def delete(self) -> None:
         with contextlib.suppress(FileNotFoundError):
