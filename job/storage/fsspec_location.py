@@ -62,7 +62,10 @@ class FsspecLocation(Location):
     def arrow(self) -> "pyarrow.fs.FileSystem":
         import pyarrow.fs
 
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs))
+        from job.storage.arrow import LiteralHandler
+
+        # A copy, for the place would else hold itself.
+        return pyarrow.fs.PyFileSystem(LiteralHandler(replace(self)))
 
     def at(self, path: str) -> Self:
         return replace(self, path=path)
@@ -124,6 +127,7 @@ class FsspecLocation(Location):
     def fetch(
         self, path: str, etag: str | None, size: int | None, limit: int | None = None
     ) -> bytes:
+        path = self._path_of(path)
         data = bytes(self.fs.cat_file(path))
         if size is None or len(data) == size:
             return data
@@ -137,6 +141,16 @@ class FsspecLocation(Location):
 
     def write_bytes(self, data: bytes) -> None:
         self.fs.pipe_file(self.path, data)
+
+    def _path_of(self, uri: str) -> str:
+        """The path of a URI that :attr:`uri` has made, or a path as it is.
+
+        In a URI, and not in a path, some filesystems take ``?`` and ``#`` for the end of the path.
+        """
+        if self.root and uri.startswith(self.root):
+            around = self.base or ("/" if self.path.startswith("/") else "")
+            return posixpath.join(around, uri.removeprefix(self.root))
+        return uri.removeprefix(str(self.fs.unstrip_protocol("")))
 
     def move_to(self, target: Self) -> None:
         size = self.size()
@@ -215,6 +229,11 @@ def root_of(fs: AbstractFileSystem, path: str, uri: str, archive: str = "") -> t
             f"{uri}: the URIs of files there would not say where they are, for :: in them divides"
             " the links of a chain. Give a URI without it: a host by its name, %3A%3A in a web"
             " path, or an archive's as in zip://FOLDER::ARCHIVE"
+        )
+    if any(own.count(letter) != path.count(letter) for letter in "?#"):
+        raise StorageError(
+            f"{uri}: the URIs of files there would not say where they are, for {scheme_of(own)}://"
+            " does not take ? or # for a part of a name. Give a folder without them"
         )
     scheme, mark, rest = own.partition("://")
     named, told = _says(own)
