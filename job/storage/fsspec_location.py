@@ -9,6 +9,7 @@ import contextlib
 import errno
 import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -18,8 +19,8 @@ from fsspec.spec import AbstractFileSystem
 
 from job.errors import ChangedError, StorageError
 from job.limits import RetryPolicy
-from job.storage.location import Location, StorageOptions, in_the_way, printable
-from job.storage.objects import Listing, TellUnlisted, described, size_of, tag_of
+from job.storage.location import Location, StorageOptions, in_the_way, not_there, printable
+from job.storage.objects import Listing, StoredObject, TellUnlisted, described, size_of, tag_of
 from job.storage.patterns import Pattern, is_pattern
 from job.storage.uris import scheme_of, without_copies
 
@@ -61,7 +62,10 @@ class FsspecLocation(Location):
     def arrow(self) -> "pyarrow.fs.FileSystem":
         import pyarrow.fs
 
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs))
+        from job.storage.arrow import LiteralHandler
+
+        # A copy, for the place would else hold itself.
+        return pyarrow.fs.PyFileSystem(LiteralHandler(replace(self)))
 
     def at(self, path: str) -> Self:
         return replace(self, path=path)
@@ -104,11 +108,26 @@ class FsspecLocation(Location):
         return file.path.startswith(f"{self.path.rstrip('/')}/")
 
     def exists(self) -> bool:
-        return bool(self.fs.exists(self.path))
+        return self._info() is not None
+
+    def size(self) -> int | None:
+        info = self._info()
+        return size_of(info) if info is not None and info["type"] == "file" else None
+
+    def _info(self) -> dict[str, Any] | None:
+        """What is there, as the filesystem describes it; None where nothing is.
+
+        ``exists`` and ``isfile`` of most filesystems also say no when the storage does not answer.
+        """
+        try:
+            return dict(self.fs.info(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def fetch(
         self, path: str, etag: str | None, size: int | None, limit: int | None = None
     ) -> bytes:
+        path = self._path_of(path)
         data = bytes(self.fs.cat_file(path))
         if size is None or len(data) == size:
             return data
@@ -123,17 +142,55 @@ class FsspecLocation(Location):
     def write_bytes(self, data: bytes) -> None:
         self.fs.pipe_file(self.path, data)
 
+    def _path_of(self, uri: str) -> str:
+        """The path of a URI that :attr:`uri` has made, or a path as it is.
+
+        In a URI, and not in a path, some filesystems take ``?`` and ``#`` for the end of the path.
+        """
+        if self.root and uri.startswith(self.root):
+            around = self.base or ("/" if self.path.startswith("/") else "")
+            return posixpath.join(around, uri.removeprefix(self.root))
+        return uri.removeprefix(str(self.fs.unstrip_protocol("")))
+
+    def move_to(self, target: Self) -> None:
+        size = self.size()
+        if size is None:
+            raise not_there(self.path)
+        if target.path == self.path:
+            return
+        # fs.mv would take the paths for patterns.
+        self.fs.cp_file(self.path, target.path)
+        copied = target.size()
+        if copied != size:  # Azure may copy on after it has answered
+            raise OSError(errno.EIO, f"{copied} bytes of {size:,} are copied", target.path)
+        self.delete()
+
     def obstacle(self) -> str:
-        return in_the_way(self.path) if self.exists() and self.fs.isfile(self.path) else ""
+        return in_the_way(self.path) if self.size() is not None else ""
+
+    def entries(self) -> dict[str, int]:
+        """See :meth:`Location.entries`.
+
+        Raises:
+            StorageError: it does not tell the size of a file, as web servers may not.
+        """
+        sizes = {}
+        for found in self._children():
+            if found.size is None:
+                raise StorageError(f"{self.at(found.path).uri}: its size is not told there")
+            sizes[posixpath.basename(found.path)] = found.size
+        return sizes
 
     def names(self) -> list[str]:
+        return [posixpath.basename(found.path) for found in self._children()]
+
+    def _children(self) -> Iterator[StoredObject]:
         try:
-            entries = self.fs.ls(self.path, detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(
-            posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"
-        )
+            found = self.fs.ls(self.path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        own = self.path.strip("/")  # of which a file is the only entry
+        yield from described((e["name"], e) for e in found if e["name"].strip("/") != own)
 
     def delete(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -172,6 +229,11 @@ def root_of(fs: AbstractFileSystem, path: str, uri: str, archive: str = "") -> t
             f"{uri}: the URIs of files there would not say where they are, for :: in them divides"
             " the links of a chain. Give a URI without it: a host by its name, %3A%3A in a web"
             " path, or an archive's as in zip://FOLDER::ARCHIVE"
+        )
+    if any(own.count(letter) != path.count(letter) for letter in "?#"):
+        raise StorageError(
+            f"{uri}: the URIs of files there would not say where they are, for {scheme_of(own)}://"
+            " does not take ? or # for a part of a name. Give a folder without them"
         )
     scheme, mark, rest = own.partition("://")
     named, told = _says(own)

@@ -1,5 +1,6 @@
 """Local: folders of this machine, or mounted on it."""
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -8,11 +9,13 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from fsspec.implementations.local import LocalFileSystem
 
 from job.errors import ChangedError
 from job.limits import RetryPolicy
+from job.storage import durable
 from job.storage.fsspec_location import FsspecLocation
 from job.storage.location import Location, StorageOptions, in_the_way, printable
 from job.storage.objects import Listing, StoredObject, TellUnlisted
@@ -22,6 +25,8 @@ from job.wording import counted
 
 # Ends the name of a file that is still being written; a writer that was killed leaves it.
 PARTIAL = ".partial"
+# A path at which nothing is: also a link to itself, and a name that is too long for any file.
+_NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class LocalLocation(FsspecLocation):
     def would_list(self, file: Location) -> bool:
         if not self.holds(file.uri):
             return False
-        if is_pattern(self.path) and not self.exists():
+        if is_pattern(self.path) and not os.path.lexists(self.path):
             return Pattern.of(self.path, os.path.isdir).matcher()(file.path)
         folder = os.path.realpath(self.path).rstrip("/")
         return os.path.realpath(file.path).startswith(f"{folder}/")
@@ -83,17 +88,70 @@ class LocalLocation(FsspecLocation):
             raise OSError(errno.EIO, told, path)
         return data
 
+    def exists(self) -> bool:
+        return _status(self.path) is not None
+
+    def size(self) -> int | None:
+        status = _status(self.path)
+        return status.st_size if status is not None and stat.S_ISREG(status.st_mode) else None
+
     def write_bytes(self, data: bytes) -> None:
-        os.makedirs(posixpath.dirname(self.path), exist_ok=True)
-        partial = f"{self.path}.{uuid.uuid4().hex}{PARTIAL}"
+        """See :meth:`Location.write_bytes`; no power cut undoes it once it has returned."""
+        folder, name = posixpath.split(self.path)
+        durable.make_folder(folder)
+        # Who reads a folder of Parquet files leaves out those with a dot in front.
+        partial = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}{PARTIAL}")
         try:
             with open(partial, "wb") as file:
                 file.write(data)
+                file.flush()
+                durable.sync(file.fileno())
             os.replace(partial, self.path)
         except BaseException:
-            if os.path.exists(partial):
+            with contextlib.suppress(OSError):
                 os.unlink(partial)
             raise
+        durable.keep(folder)
+
+    def move_to(self, target: Self) -> None:
+        """See :meth:`Location.move_to`; no power cut undoes it once it has returned."""
+        with open(self.path, "rb") as file:
+            durable.sync(file.fileno())
+        folder = posixpath.dirname(target.path)
+        durable.make_folder(folder)
+        try:
+            os.replace(self.path, target.path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # A folder of the two is a link to another disk.
+            target.write_bytes(self.read_bytes())
+            self.delete()
+            return
+        durable.keep(folder)
+        durable.sync_folder(posixpath.dirname(self.path))
+
+    def names(self) -> list[str]:
+        return sorted(entry.name for entry in self._files())
+
+    def entries(self) -> dict[str, int]:
+        found = {}
+        for entry in self._files():
+            with contextlib.suppress(FileNotFoundError):  # gone since
+                found[entry.name] = entry.stat().st_size
+        return dict(sorted(found.items()))
+
+    def _files(self) -> "Iterator[os.DirEntry[str]]":
+        try:
+            entries = os.scandir(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with entries:
+            yield from filter(_is_file, entries)
+
+    def delete(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
 
     def obstacle(self) -> str:
         return obstacle(self.path)
@@ -115,6 +173,24 @@ def obstacle(path: str) -> str:
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         return f"{there} is on a file system that is only read"
     return ""
+
+
+def _status(path: str) -> os.stat_result | None:
+    """What is at a path, through links; None where nothing is or can be."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            raise
+        return None
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry of a folder is a file, or a link to one."""
+    if not entry.is_symlink():
+        return entry.is_file()
+    status = _status(entry.path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def as_named(path: str) -> str:

@@ -1,5 +1,7 @@
 """Location: a place in some storage. Each kind of storage lists, fetches and writes by itself."""
 
+import errno
+import os
 import posixpath
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +17,9 @@ StorageOptions = dict[str, Any]
 
 class Location(ABC):
     """A place in some storage, whether or not anything is there. Travels to workers as it is.
+
+    Its path is taken literally, whatever it looks like; only :meth:`listing` and
+    :meth:`would_list` know patterns.
 
     Attributes:
         path: on its filesystem.
@@ -111,12 +116,43 @@ class Location(ABC):
         """
 
     @abstractmethod
+    def entries(self) -> dict[str, int]:
+        """Names of the files directly under this place, sorted, and their sizes in bytes.
+
+        Nothing when it does not exist. On object storage it may lag a little behind what others
+        write; :meth:`size` never does.
+        """
+
     def names(self) -> list[str]:
         """Names of the files directly under this place, sorted; none when it does not exist."""
+        return list(self.entries())
+
+    @abstractmethod
+    def size(self) -> int | None:
+        """Bytes of the file at exactly this place; None when there is none."""
+
+    @abstractmethod
+    def move_to(self, target: Self) -> None:
+        """Give a file another place, over whatever file is there.
+
+        A reader sees all of it at the old place, at the new one, or at both, whenever the mover is
+        killed.
+
+        Args:
+            target: on the same filesystem; folders on the way are made.
+
+        Raises:
+            FileNotFoundError: there is no file here, or no longer.
+        """
 
     @abstractmethod
     def delete(self) -> None:
         """Remove one file; one that is already gone is fine."""
+
+
+def not_there(path: str) -> FileNotFoundError:
+    """The error that says that no file is at a path."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def in_the_way(file: str) -> str:

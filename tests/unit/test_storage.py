@@ -1,9 +1,11 @@
 """Storage: URIs to filesystems, reads, atomic writes, on a disk, in memory and on S3."""
 
+import errno
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.ftp import FTPFileSystem
 from fsspec.implementations.github import GithubFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from job.errors import ChangedError, ConfigError, StorageError
 from job.inputs.listing import list_objects
@@ -133,6 +136,9 @@ def test_so_it_is_with_those_of_fsspec(
         ("https://[::1]:8000/in/", {}),
         ("http://host/a::b/", {}),
         ("zip://in", {"fo": "a.zip", "target_protocol": "file"}),
+        ("hosted://one/q?", {}),
+        ("hosted://one/a#", {}),
+        ("contained://box@one/a?b=c", {}),
     ],
 )
 def test_a_place_that_uris_cannot_name_is_refused(
@@ -261,12 +267,203 @@ def test_readers_see_a_whole_file_whenever_they_look(tmp_path: Path) -> None:
     assert len(seen) == 2
 
 
-def test_names_are_the_files_directly_under_a_place(tmp_path: Path, memory: str) -> None:
+# Names that look like patterns, escapes, queries or variables, each with names that it would match.
+STRANGE = {
+    "a*b": ["axb", "ab"],
+    "**": ["x", "*"],
+    "x[1]": ["x1"],
+    "[!x]": ["y"],
+    "q?": ["qq", "q"],
+    "{a,b}": ["a", "b"],
+    "%2A": ["*", "%252A"],
+    "a#b": ["a"],
+    "two  words": ["two words", "two%20%20words"],
+    "a+b;c=d&e": ["a b", "a"],
+    "$HOME": [os.path.basename(os.path.expanduser("~"))],
+    "~": [os.path.basename(os.path.expanduser("~"))],
+    "ä🎈": ["a"],
+}
+
+
+def take_literally(root: Location, name: str) -> None:
+    """Do with a strange name all that can be done, beside what it would match as a pattern."""
+    others = [root / other / f"{more}.bin" for other in STRANGE[name] for more in STRANGE[name]]
+    others += [root / name / "maps" / f"{other}.bin" for other in STRANGE[name]]
+    for other in others:
+        other.write_bytes(b"another")
+    maps = root / name / "maps"
+    beside = {file.name: 7 for file in others if file.path.startswith(f"{maps.path}/")}
+    file, moved = maps / f"{name}.bin", root / name / "moved" / name
+    assert not file.exists()
+    assert file.size() is None
+    assert maps.entries() == dict(sorted(beside.items()))
+    file.delete()
+    with pytest.raises(FileNotFoundError):
+        file.move_to(moved)
+    with pytest.raises(FileNotFoundError):
+        file.read_bytes()
+
+    file.write_bytes(b"its own")
+    assert file.exists()
+    assert file.size() == 7
+    assert file.fetch(file.uri, None, None) == b"its own"
+    assert maps.entries() == dict(sorted({**beside, file.name: 7}.items()))
+    assert (maps.obstacle(), file.obstacle() != "") == ("", True)
+    assert file.path in [found.path for found in list_objects(maps)]
+    assert [found.path for found in list_objects(file)] == [file.path]
+
+    file.move_to(moved)
+    assert (file.size(), moved.read_bytes()) == (None, b"its own")
+    file.arrow.move(moved.path, file.path)
+    with file.arrow.open_input_file(file.path) as source:
+        assert source.read() == b"its own"
+    file.arrow.copy_file(file.path, moved.path)
+    file.arrow.delete_file(file.path)
+    assert ((root / name / "moved").names(), file.exists()) == ([name], False)
+    moved.delete()
+    assert not moved.exists()
+    assert {other.read_bytes() for other in others} == {b"another"}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("kind", ["local", "memory", "hosted"])
+def test_a_path_is_taken_literally(kind: str, name: str, tmp_path: Path, memory: str) -> None:
+    uri = {"local": str(tmp_path), "memory": memory, "hosted": f"hosted://{tmp_path.name}"}[kind]
+    take_literally(locate(uri), name)
+    if kind != "hosted":
+        assert (locate(f"{uri}/{name}").path, locate(f"{uri}/{name}").uri) == (
+            (locate(uri) / name).path,
+            (locate(uri) / name).uri,
+        )
+
+
+def test_entries_are_the_files_directly_under_a_place_and_their_sizes(
+    tmp_path: Path, memory: str
+) -> None:
     for place in (locate(str(tmp_path)), locate(memory)):
-        assert (place / "nowhere").names() == []
-        for name in ("b", "a", "sub/c"):
-            (place / name).write_bytes(b"x")
-        assert place.names() == ["a", "b"]
+        for name, size in {"b": 1, "a": 20_000, "sub/c": 3, "empty": 0}.items():
+            (place / name).write_bytes(bytes(size))
+        assert list(place.entries().items()) == [("a", 20_000), ("b", 1), ("empty", 0)]
+        assert place.names() == ["a", "b", "empty"]
+        for nothing in (place / "nowhere", place / "b", place / "b" / "below"):
+            assert (nothing.entries(), nothing.names()) == ({}, [])
+
+
+def test_a_link_to_a_file_is_a_file_and_what_is_none_is_left_out(tmp_path: Path) -> None:
+    place = locate(str(tmp_path))
+    (place / "file").write_bytes(b"four")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    assert place.entries() == {"file": 4, "link": 4}
+    assert place.names() == ["file", "link"]
+    for name in ("dangling", "loop", "x" * 300):
+        assert (place / name).size() is None
+        assert not (place / name).exists()
+    for name in ("folder", "pipe"):
+        assert (place / name).size() is None
+        assert (place / name).exists()
+
+
+def test_a_link_that_leads_nowhere_is_no_pattern_either(tmp_path: Path) -> None:
+    place = locate(f"{tmp_path}/a*")
+    assert place.would_list(locate(f"{tmp_path}/ab"))
+    (tmp_path / "a*").symlink_to("nowhere")
+    assert not place.would_list(locate(f"{tmp_path}/ab"))
+
+
+def test_what_cannot_be_looked_at_is_not_called_missing(
+    tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EIO, "the mount is gone")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", failing)
+    monkeypatch.setattr(MemoryFileSystem, "ls", failing)
+    places = [locate(memory) / "x", locate(str(tmp_path)) / "x"]
+    for name in ("stat", "scandir"):
+        monkeypatch.setattr(os, name, failing)
+    for place in places:
+        for ask in (place.exists, place.size, place.entries, place.names):
+            with pytest.raises(OSError, match="the mount is gone"):
+                ask()
+    with pytest.raises(OSError, match="the mount is gone"):
+        places[0].arrow.open_input_file(places[0].path)
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_a_move_goes_over_what_is_there_and_brings_folders_along(
+    kind: str, tmp_path: Path, memory: str
+) -> None:
+    place = locate({"local": str(tmp_path), "memory": memory}[kind])
+    source, target = place / "attempts" / "a", place / "maps" / "deep" / "a"
+    source.write_bytes(b"one")
+    source.move_to(target)
+    assert (source.exists(), target.read_bytes()) == (False, b"one")
+    source.write_bytes(b"two!")
+    source.move_to(target)
+    assert (source.exists(), target.read_bytes()) == (False, b"two!")
+    assert (place / "maps" / "deep").entries() == {"a": 4}
+    target.move_to(target)
+    assert target.read_bytes() == b"two!"
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_nothing_cannot_be_moved(kind: str, tmp_path: Path, memory: str) -> None:
+    place = locate({"local": str(tmp_path), "memory": memory}[kind])
+    (place / "folder" / "file").write_bytes(b"x")
+    (place / "target").write_bytes(b"old")
+    for missing in (place / "nothing", place / "nowhere" / "nothing"):
+        for target in (place / "target", missing, place / "new" / "target"):
+            with pytest.raises(FileNotFoundError):
+                missing.move_to(target)
+    with pytest.raises((FileNotFoundError, IsADirectoryError)):
+        (place / "folder").move_to(place / "target")
+    assert (place / "target").read_bytes() == b"old"
+    assert not (place / "new").exists()
+
+
+def test_what_vanishes_while_it_is_moved_was_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, target = locate(str(tmp_path)) / "file", locate(str(tmp_path)) / "target"
+    file.write_bytes(b"x")
+    replace = os.replace
+
+    def late(*paths: str) -> None:
+        os.unlink(file.path)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", late)
+    with pytest.raises(FileNotFoundError):
+        file.move_to(target)
+    assert not target.exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a second file system")
+def test_a_folder_that_is_a_link_to_another_disk_takes_a_move(tmp_path: Path) -> None:
+    place = locate(str(tmp_path))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "maps").symlink_to(elsewhere)
+        (place / "a").write_bytes(b"x")
+        (place / "a").move_to(place / "maps" / "a")
+        assert (place / "maps").entries() == {"a": 1}
+        assert place.names() == []
+
+
+def test_a_copy_that_is_not_whole_yet_is_no_move(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = locate(memory) / "file"
+    file.write_bytes(b"whole")
+    monkeypatch.setattr(
+        MemoryFileSystem, "cp_file", lambda self, source, target: self.pipe_file(target, b"wh")
+    )
+    with pytest.raises(OSError, match="2 bytes of 5 are copied"):
+        file.move_to(locate(memory) / "target")
+    assert file.read_bytes() == b"whole"
 
 
 def test_only_the_kind_of_storage_that_is_named_is_loaded(tmp_path: Path) -> None:
