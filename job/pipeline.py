@@ -56,12 +56,12 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         settings = check_same_maps(output, origin, settings_of(config))
         committed = recover(output, claim)
         _say_what_is_void(committed, say)
-        receipts.settle(output, committed)
+        receipts.settle(output, committed, claim)
         manifest = freeze(source, committed.manifest_files())
         committer = Committer(output, claim)
         for part in manifest.new_parts:
             committer.commit([write_manifest(output, claim.name, part)])
-        done = done_ids(config, committed)
+        done = done_ids(config, manifest, committed)
         rows = rows_to_do(config, manifest, done)
         counts = {"images": manifest.images, "done_before": len(done)}
         receipt = receipts.begin(run_id, config.input, origin, settings, **counts)

@@ -50,7 +50,7 @@ def plan(config: JobConfig) -> Plan:
     check_same_maps(output, origin, settings_of(config, model))
     commits = Commits.read(output)
     manifest = freeze(source, commits.manifest_files())
-    done = len(done_ids(config, commits))
+    done = len(done_ids(config, manifest, commits))
     from job.cluster.node_check import check_nodes
     from job.cluster.resources import Cluster, plan_resources
     from job.cluster.session import cluster_session

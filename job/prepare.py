@@ -19,6 +19,7 @@ from job.storage.location import Location
 from job.storage.opening import locate
 from job.storage.refusals import STORAGE_ERRORS, explain, kind_of
 from job.storage.uris import only_read
+from job.wording import counted
 
 if TYPE_CHECKING:
     from job.cluster.address import Place
@@ -89,13 +90,25 @@ def check_output(place: Location, name: str) -> None:
         raise StorageError(f"OUTPUT {name} cannot be written: {obstacle}")
 
 
-def done_ids(config: JobConfig, commits: Commits) -> np.ndarray:
-    """Ids that need no more work, sorted int64."""
+def done_ids(config: JobConfig, manifest: Manifest, commits: Commits) -> np.ndarray:
+    """Ids that need no more work, sorted int64.
+
+    Raises:
+        StorageError: they are no images of the manifest, which has lost a part.
+    """
     done = commits.done()
+    unlisted = np.setdiff1d(done, manifest.rows["id"].to_numpy())
+    if len(unlisted):
+        raise StorageError(
+            f"OUTPUT {commits.output.uri}: {counted(len(unlisted), 'image')} that its manifest does"
+            f" not list {'is' if len(unlisted) == 1 else 'are'} committed (number"
+            f" {unlisted[0]:,}): a file of manifest/ is missing or damaged. Put it back, or use"
+            " another OUTPUT"
+        )
     if config.retry_errors is None:
         return done
     only_retryable = config.retry_errors == "retryable"
-    return np.setdiff1d(done, error_rows.open_errors(commits.output, only_retryable=only_retryable))
+    return np.setdiff1d(done, error_rows.open_errors(commits, only_retryable=only_retryable))
 
 
 def rows_to_do(config: JobConfig, manifest: Manifest, done: np.ndarray) -> pa.Table:

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from job import schema
 from job.errors import OutputConflictError, StorageError
+from job.outputs import names
 from job.outputs.claims import check_held
-from job.outputs.error_rows import to_error_rows
 from job.storage import parquet
 from job.storage.location import Location
 
-FOLDER = "attempts"
 # PNGs: compressing them again costs time and saves nothing.
 _DEFLATED = ("map.bytes",)
 
@@ -84,6 +84,18 @@ def write_attempt(
     return Attempt(np.concatenate(ids), kinds, files)
 
 
+def to_error_rows(rows: pa.Table, run_id: str) -> pa.Table:
+    """Rows of ``errors/``, of encoded rows that all have an error.
+
+    Args:
+        rows: with ``id``, ``uri`` and ``error``.
+        run_id: the run that could not give them a map.
+    """
+    run_ids = pa.array([run_id] * len(rows), pa.string())
+    told = rows.select(["id", "uri", "error"]).flatten().append_column("run_id", run_ids)
+    return told.rename_columns(schema.ERRORS.names).cast(schema.ERRORS)
+
+
 def write_manifest(output: Location, claim: str, rows: pa.Table) -> Attempt:
     """Write rows that are new in the manifest; they are no images that are done.
 
@@ -98,7 +110,7 @@ def write_manifest(output: Location, claim: str, rows: pa.Table) -> Attempt:
 
 def _write(output: Location, claim: str, folder: str, data: bytes) -> tuple[str, int]:
     # A name of its own for each attempt: none writes over another's.
-    name = f"{FOLDER}/{claim}-{secrets.token_hex(8)}.{folder}.parquet"
+    name = f"{names.ATTEMPTS}/{claim}-{secrets.token_hex(8)}.{folder}.parquet"
     (output / name).write_bytes(data)
     return name, len(data)
 

@@ -15,13 +15,10 @@ from job.outputs.clock import Clock, Ticking
 from job.storage.location import Location
 from job.storage.refusals import STORAGE_ERRORS, explain
 
-FOLDER = "claims"
 _SUFFIX = ".json"
 BEAT_SECONDS = 5.0
 # A holder elsewhere that misses this many beats in a row is dead.
 MISSED_BEATS = 3
-# Beats for which a new claim waits until everybody's listing has it.
-_SETTLING, _SETTLING_LOCALLY = 0.4, 0.04
 # How formats 1 and 2 said who holds an OUTPUT.
 _EARLIER = "lock.json"
 
@@ -68,6 +65,7 @@ class OutputClaim:
         self._acknowledged = self._clock.now()
         self._beats: Ticking | None = None
         self._is_over = threading.Event()
+        self._is_marked = False
         self._ending = threading.Lock()
 
     def __enter__(self) -> "OutputClaim":
@@ -109,11 +107,11 @@ class OutputClaim:
             if self._beats is not None:
                 self._beats.stop()
             try:
-                if self.name and "ended" not in self._record:
-                    self._record["ended"] = True
+                if self.name and not self._is_marked:
                     # Else it is taken over, as from a dead holder.
                     with contextlib.suppress(*STORAGE_ERRORS):
-                        self._write()
+                        self._write({**self._record, "ended": True})
+                        self._is_marked = True
             finally:
                 holders.end(self.run_id)
 
@@ -123,14 +121,16 @@ class OutputClaim:
         while (highest := _highest(self._output)) != seen:
             seen = highest  # watching it may have taken a while: another may have come
             if highest:
-                self._refuse_if_alive(self._output / FOLDER / f"{highest}{_SUFFIX}")
-        self.epoch = names.epoch_of(seen or "") + 1
-        self.name = names.stem(self.epoch, self.run_id)
+                self._refuse_if_alive(self._output / names.CLAIMS / f"{highest}{_SUFFIX}")
+        # Seals count as well: a claim may have been removed by hand.
+        taken = map(names.epoch_of, (self._output / names.CLAIMS).names())
+        self.epoch = max(taken, default=0) + 1
+        self.name = names.claim_name(self.epoch, self.run_id)
         holders.begin(self.run_id)
         self._beat()
         # Of those that start at once the highest goes on; the others see it here.
-        settling = _SETTLING_LOCALLY if self._output.is_local else _SETTLING
-        self._clock.sleep(settling * self._beat_seconds)
+        settling = 2 * self._output.listing_lag
+        self._clock.sleep(min(settling, MISSED_BEATS * self._beat_seconds))
         try:
             self.ask()
         except OutputConflictError:
@@ -175,12 +175,12 @@ class OutputClaim:
     def _beat(self) -> None:
         began = self._clock.now()
         self._record["beat"] += 1
-        self._write()
-        self._acknowledged = began
+        self._write(self._record)
+        self._acknowledged = max(began, self._acknowledged)
 
-    def _write(self) -> None:
-        claim = self._output / FOLDER / f"{self.name}{_SUFFIX}"
-        claim.write_bytes(json.dumps(self._record).encode())
+    def _write(self, record: dict[str, Any]) -> None:
+        claim = self._output / names.CLAIMS / f"{self.name}{_SUFFIX}"
+        claim.write_bytes(json.dumps(record).encode())
 
 
 def check_held(output: Location, name: str) -> None:
@@ -200,19 +200,18 @@ def check_held(output: Location, name: str) -> None:
         highest = _highest(output)
     if highest == name:
         return
-    run_id = name.partition("-")[2]
+    run_id = names.run_of(name)
     if names.order(highest) > names.order(name):
-        other = highest.partition("-")[2]
         raise OutputConflictError(
-            f"run {run_id} no longer holds {output.uri}: run {other} took over"
+            f"run {run_id} no longer holds {output.uri}: run {names.run_of(highest)} took over"
         )
     raise OutputConflictError(f"run {run_id} no longer holds {output.uri}: its claim is gone")
 
 
 def _highest(output: Location) -> str:
     """Name of the claim that holds an OUTPUT; nothing when there is none."""
-    # Half-written ones lie beside them in a local folder.
-    claims = [name for name in (output / FOLDER).names() if name.endswith(_SUFFIX)]
+    # Beside them lie seals, and half-written ones in a local folder.
+    claims = [name for name in (output / names.CLAIMS).names() if name.endswith(_SUFFIX)]
     found = [name.removesuffix(_SUFFIX) for name in claims if names.epoch_of(name)]
     return max(found, key=names.order, default="")
 

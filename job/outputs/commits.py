@@ -6,30 +6,22 @@ is told in docs/operations.md.
 """
 
 import json
-import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from job.errors import StorageError
 from job.outputs import names
-from job.outputs.attempts import FOLDER as ATTEMPTS
 from job.outputs.attempts import Attempt
 from job.storage import parquet
 from job.storage.at_once import at_once
 from job.storage.location import Location
 
-FOLDER = "commits"
-# Where format 1 had its records: they count, and nothing is added.
-_EARLIER = "checkpoint"
-_SEAL = ".seal.parquet"
-_DATA = ("maps", "errors", "manifest")
-ALL_FOLDERS = (FOLDER, _EARLIER, ATTEMPTS, *_DATA)
 _COLUMNS = pa.schema([pa.field("id", pa.int64(), False), pa.field("error_type", pa.string())])
-# Run ids of formats 1 and 2, whose files have no epoch in their names.
-_EARLIER_RUN = re.compile(r"\d{8}T\d{6}-[0-9a-f]{4}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ class Record:
             CommittedFile(f"{folder}/{stem}.parquet", size, name)
             for folder, (name, size) in attempt.files.items()
         )
-        return cls(f"{FOLDER}/{stem}.parquet", rows, tuple(files))
+        return cls(f"{names.COMMITS}/{stem}.parquet", rows, tuple(files))
 
     @property
     def ids(self) -> np.ndarray:
@@ -84,14 +76,9 @@ class Record:
         return ids
 
     @property
-    def base(self) -> str:
-        """The name without its folder."""
-        return self.name.rpartition("/")[2]
-
-    @property
     def run_id(self) -> str:
         """The run that has committed it."""
-        parts = names.parts_of(self.base)
+        parts = names.parts_of(self.name)
         return parts.run_id if parts else ""
 
     def to_bytes(self) -> bytes:
@@ -129,7 +116,7 @@ class Commits:
         # attempts before the places that they are moved to.
         sizes = {
             f"{folder}/{name}": size
-            for folder in (ATTEMPTS, *_DATA)
+            for folder in (names.ATTEMPTS, *names.DATA)
             for name, size in (output / folder).entries().items()
         }
         records, void = _counting(output, sizes)
@@ -143,7 +130,7 @@ class Commits:
                 void[record.name] = str(error)
         named = {file.name for record in whole for file in record.files}
         named.update(file.attempt for file in unmoved if file.attempt)
-        strays = tuple(name for name in sizes if name not in named and _is_of_a_run(name))
+        strays = tuple(name for name in sizes if name not in named and names.is_of_a_run(name))
         return cls(output, tuple(whole), void, tuple(unmoved), strays)
 
     def done(self) -> np.ndarray:
@@ -156,12 +143,22 @@ class Commits:
         kinds = Counter(kind for part in at_once(self._kinds, records) for kind in part)
         return sum(len(record.ids) for record in records) - kinds.total(), dict(kinds)
 
+    def failed(self, record: Record, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Error rows that a record has committed.
+
+        Args:
+            record: one of :attr:`records`.
+            columns: of :data:`job.schema.ERRORS`.
+        """
+        unmoved = {file.name: file.attempt for file in self.unmoved}
+        files = [file.name for file in record.files if file.name.startswith("errors/")]
+        places = [self.output / (unmoved.get(name) or name) for name in files]
+        return [row for place in places for row in parquet.read(place, columns).to_pylist()]
+
     def _kinds(self, record: Record) -> list[str]:
         if "error_type" in record.rows.column_names:
             return [kind for kind in record.rows["error_type"].to_pylist() if kind is not None]
-        errors = [file for file in record.files if file.name.startswith("errors/")]
-        tables = [parquet.read(self.output / file.name, ["error_type"]) for file in errors]
-        return [kind for table in tables for kind in table["error_type"].to_pylist()]
+        return [row["error_type"] for row in self.failed(record, ["error_type"])]
 
     def manifest_files(self) -> list[Location]:
         """The parts of the manifest, wherever they lie now."""
@@ -171,7 +168,7 @@ class Commits:
         earlier = [
             f"manifest/{name}"
             for name in (self.output / "manifest").names()
-            if name.endswith(".parquet") and not names.epoch_of(name)
+            if name.endswith(".parquet") and not names.claim_of(name)
         ]
         return [self.output / (unmoved.get(name) or name) for name in (*earlier, *committed)]
 
@@ -182,17 +179,17 @@ def has_begun(output: Location) -> bool:
 
 
 def runs(output: Location) -> list[str]:
-    """Ids of the runs that have left a record, whether or not it counts, oldest first."""
+    """Ids of the runs that have left rows of ``maps/`` or ``errors/``, oldest first."""
     found = {
-        (parts.epoch, parts.run_id)
-        for folder in (FOLDER, _EARLIER)
+        (names.order(parts.claim), parts.run_id)
+        for folder in ("maps", "errors")
         for name in (output / folder).names()
         if (parts := names.parts_of(name))
     }
     return list(dict.fromkeys(run_id for _, run_id in sorted(found)))
 
 
-def seal(output: Location, claim: str, records: tuple[Record, ...]) -> None:
+def seal(output: Location, claim: str, records: Iterable[Record]) -> None:
     """Say for good which records of all runs before count.
 
     Args:
@@ -200,49 +197,71 @@ def seal(output: Location, claim: str, records: tuple[Record, ...]) -> None:
         claim: name of the claim of the run that says so, which has made no record yet.
         records: those that count.
     """
-    accepted = pa.table({"record": pa.array([record.base for record in records], pa.string())})
-    (output / FOLDER / f"{claim}{_SEAL}").write_bytes(parquet.to_bytes(accepted))
+    accepted = pa.array([names.base(record.name) for record in records], pa.string())
+    # Beside the claims: who removes these, and so begins to count anew, has no seal of before.
+    place = output / names.CLAIMS / f"{claim}{names.SEAL}"
+    place.write_bytes(parquet.to_bytes(pa.table({"record": accepted})))
 
 
 def _counting(output: Location, sizes: dict[str, int]) -> tuple[list[Record], dict[str, str]]:
-    """Records that count as far as their names say, and the others with the reason."""
+    """Records that count as far as their names and contents say, and the others with the reason."""
     found = {
         f"{folder}/{name}": size
-        for folder in (FOLDER, _EARLIER)
+        for folder in (names.COMMITS, names.COMMITS_OF_FORMAT_1)
         for name, size in (output / folder).entries().items()
-        if name.endswith(".parquet")
+        if names.is_of_a_run(name)
     }
-    seals = [name for name in found if name.endswith(_SEAL)]
-    last = max(seals, key=_epoch, default=None)
-    accepted = set() if last is None else _accepted(output / last)
+    # After the records: of those that a seal does not name, none was there when it was written.
+    sealed_by, accepted = _last_seal(output)
     void, counting = {}, []
-    for name in sorted(set(found).difference(seals), key=lambda name: (_epoch(name), name)):
+    for name in sorted(found, key=names.order_of):
+        is_sealed = names.order(names.claim_of(name)) < names.order(sealed_by)
         if name.endswith(names.PENDING):
             void[name] = "it was never finished"
-        elif not found[name]:
-            void[name] = "it is empty, as a power cut may leave a file"
-        elif last is not None and _epoch(name) < _epoch(last) and _base(name) not in accepted:
+        elif is_sealed and names.base(name) not in accepted:
             void[name] = "it came when a later run had gone on without it"
         else:
             counting.append(name)
-    return at_once(lambda name: _read(output, name, sizes), counting), void
+    records = []
+    for name, record in zip(
+        counting, at_once(lambda name: _read(output, name, sizes), counting), strict=True
+    ):
+        if record is None:
+            void[name] = "it was not written to its end"
+        else:
+            records.append(record)
+    return records, void
 
 
-def _accepted(place: Location) -> set[str]:
-    return set(parquet.read(place, ["record"])["record"].to_pylist())
+def _last_seal(output: Location) -> tuple[str, set[str]]:
+    """The highest claim that has a seal, and what that names; nothing where there is none."""
+    seals = [name for name in (output / names.CLAIMS).names() if name.endswith(names.SEAL)]
+    last = max(seals, key=names.order_of, default="")
+    if not last:
+        return "", set()
+    accepted = parquet.read(output / names.CLAIMS / last, ["record"])["record"]
+    return names.claim_of(last), set(accepted.to_pylist())
 
 
-def _read(output: Location, name: str, sizes: dict[str, int]) -> Record:
-    rows = parquet.read(output / name)
+def _read(output: Location, name: str, sizes: dict[str, int]) -> Record | None:
+    """A record; None for one that was cut short, and so has moved no file yet.
+
+    Raises:
+        StorageError: one whose files are in place is damaged.
+    """
+    places = [f"{folder}/{names.base(name)}" for folder in names.DATA]
+    try:
+        rows = parquet.read(output / name)
+    except StorageError:
+        if any(place in sizes for place in places):
+            raise
+        return None
     said = (rows.schema.metadata or {}).get(b"files")
     if said is not None:
-        files = tuple(CommittedFile(*file) for file in json.loads(said))
-    else:
-        places = (f"{folder}/{_base(name)}" for folder in ("maps", "errors"))
-        files = tuple(CommittedFile(place) for place in places if place in sizes)
-        # One that is void, for want of data.
-        files = files or (CommittedFile(f"maps/{_base(name)}"),)
-    return Record(name, rows, files)
+        return Record(name, rows, tuple(CommittedFile(*file) for file in json.loads(said)))
+    there = [place for place in places if place in sizes]
+    # Without any it is void.
+    return Record(name, rows, tuple(CommittedFile(place) for place in there or places[:1]))
 
 
 def _is_in_place(output: Location, file: CommittedFile, sizes: dict[str, int]) -> bool:
@@ -260,31 +279,14 @@ def _is_in_place(output: Location, file: CommittedFile, sizes: dict[str, int]) -
         return True
     if file.attempt and has(file.attempt, sizes.get(file.attempt)):
         return False
-    # A listing may be late; these are not.
-    if has(file.name, there := (output / file.name).size()):
-        return True
+    # A listing may be late; these are not. A file that is being moved is at one of both, or at
+    # the second when it was at the first.
     if file.attempt and has(file.attempt, (output / file.attempt).size()):
         return False
+    if has(file.name, there := (output / file.name).size()):
+        return True
     raise StorageError(
         f"{file.name} is missing"
         if there is None
         else f"{file.name} has {there:,} bytes" + (f" of {file.size:,}" if file.size else "")
     )
-
-
-def _is_of_a_run(name: str) -> bool:
-    """Whether a run has given a file its name: anything else is somebody's own."""
-    folder, _, base = name.partition("/")
-    if folder == ATTEMPTS or names.epoch_of(base):
-        return True
-    parts = names.parts_of(base)
-    is_earlier = parts is not None and _EARLIER_RUN.fullmatch(parts.run_id) is not None
-    return is_earlier and folder != "manifest"
-
-
-def _base(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _epoch(name: str) -> int:
-    return names.epoch_of(_base(name))

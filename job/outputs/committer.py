@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from job.errors import StorageError
-from job.outputs.attempts import FOLDER as ATTEMPTS
+from job.outputs import names
 from job.outputs.attempts import Attempt
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import CommittedFile, Record
@@ -82,7 +82,7 @@ class Committer:
 
     def clear(self) -> None:
         """Remove what this run's attempts have left that were not committed."""
-        attempts = self._output / ATTEMPTS
+        attempts = self._output / names.ATTEMPTS
         left = [name for name in attempts.names() if name.startswith(f"{self._claim.name}-")]
         self._claim.ask()
         at_once(lambda name: (attempts / name).delete(), left)
@@ -132,7 +132,7 @@ class CommitQueue:
         self._committer = committer
         self._then = then
         self._waiting: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="commits")
         self._thread.start()
 
@@ -156,7 +156,7 @@ class CommitQueue:
             while group := self._next_group():
                 self._committer.commit(group)
                 self._then()
-        except Exception as error:
+        except BaseException as error:
             self._error = error
 
     def _next_group(self) -> list[Attempt]:

@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from job.errors import OutputConflictError, StorageError
 from job.models.checkpoint import Origin
+from job.outputs import names
+from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
 from job.redact import redact
 from job.storage.location import Location
@@ -199,14 +201,21 @@ def check_format(output: Location) -> None:
             _load(file)
 
 
-def settle(output: Location, commits: Commits) -> None:
+def settle(output: Location, commits: Commits, claim: OutputClaim) -> None:
     """Bring up to date what runs have left that were killed; only who holds OUTPUT may.
 
-    A receipt without an end says less than was committed afterwards, and that its run goes on.
+    A receipt without an end says less than was committed afterwards, and that its run goes on. That
+    of a later run is its own affair.
+
+    Raises:
+        OutputConflictError: another run took over.
     """
+    claims = {names.claim_of(name) for name in (output / names.CLAIMS).names()}
+    later = {names.run_of(name) for name in claims if names.order(name) > names.order(claim.name)}
     for file, (record, receipt) in _readable(output).items():
-        if receipt.ended:
+        if receipt.ended or receipt.run_id in later:
             continue
+        claim.ask()
         maps, errors = commits.count(receipt.run_id)
         was_told = receipt.status == "stopped"
         settled = {

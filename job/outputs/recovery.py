@@ -1,13 +1,26 @@
 """Recovery: what the runs before have left, put in order by the run that has taken over."""
 
+import re
+
 from job.outputs import commits, names
-from job.outputs.claims import FOLDER as CLAIMS
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
 from job.outputs.committer import move_to_places
 from job.storage.at_once import at_once
 from job.storage.local import PARTIAL
 from job.storage.location import Location
+
+# Files that a run was writing to a local OUTPUT when it was killed.
+_HALF_WRITTEN = re.compile(rf"(?:\.(?P<name>.+)\.|nodes-)[0-9a-f]{{32}}{re.escape(PARTIAL)}")
+_FOLDERS = (
+    "",
+    names.CLAIMS,
+    names.ATTEMPTS,
+    names.COMMITS,
+    names.COMMITS_OF_FORMAT_1,
+    *names.DATA,
+    "runs",
+)
 
 
 def recover(output: Location, claim: OutputClaim) -> Commits:
@@ -30,18 +43,18 @@ def recover(output: Location, claim: OutputClaim) -> Commits:
     claim.ask()
     found = Commits.read(output)
     claim.ask()
-    if claim.epoch > 1 or found.records or found.void:
-        commits.seal(output, claim.name, found.records)
-        claim.ask()
+    commits.seal(output, claim.name, found.records)
+    claim.ask()
     move_to_places(output, found.unmoved)
-    _remove(output, [name for name in (*found.strays, *found.void) if _is_before(name, claim)])
+    left = [name for name in (*found.strays, *found.void) if _is_before(name, claim)]
+    _remove(output, left)
     if output.is_local:
         _remove_half_written(output, claim)
-    return Commits(output, found.records, found.void, strays=found.strays)
+    return Commits(output, found.records, found.void, strays=tuple(left))
 
 
 def _is_before(name: str, claim: OutputClaim) -> bool:
-    return names.epoch_of(name.rpartition("/")[2]) < claim.epoch
+    return names.order(names.claim_of(name)) < names.order(claim.name)
 
 
 def _remove(output: Location, found: list[str]) -> None:
@@ -49,8 +62,9 @@ def _remove(output: Location, found: list[str]) -> None:
 
 
 def _remove_half_written(output: Location, claim: OutputClaim) -> None:
-    for folder in ("", *commits.ALL_FOLDERS, CLAIMS, "runs"):
-        place = output / folder
-        left = [name for name in place.names() if name.endswith(PARTIAL)]
-        # The run's own beats go on meanwhile.
-        _remove(place, [name for name in left if claim.name not in name])
+    """Those of runs before; a run that begins just now writes its claim meanwhile."""
+    for folder in _FOLDERS:
+        for name in (output / folder).names():
+            half = _HALF_WRITTEN.fullmatch(name)
+            if half is not None and _is_before(half["name"] or "", claim):
+                (output / folder / name).delete()

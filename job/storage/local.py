@@ -18,6 +18,7 @@ from job.limits import RetryPolicy
 from job.storage import durable
 from job.storage.fsspec_location import FsspecLocation
 from job.storage.location import Location, StorageOptions, in_the_way, printable
+from job.storage.mounts import is_on_network
 from job.storage.objects import Listing, StoredObject, TellUnlisted
 from job.storage.patterns import Pattern, is_pattern
 from job.storage.uris import absolute_path, scheme_of
@@ -45,6 +46,12 @@ class LocalLocation(FsspecLocation):
     @property
     def is_local(self) -> bool:
         return True
+
+    @property
+    def listing_lag(self) -> float:
+        # A client of NFS looks again at a folder in which it has written, as a run does with its
+        # claims every 5 s.
+        return 5.0 if is_on_network(self.path) else 0.1
 
     def holds(self, uri: str) -> bool:
         return scheme_of(uri) == "file"

@@ -27,6 +27,11 @@ class Location(ABC):
 
     path: str
 
+    @property
+    def listing_lag(self) -> float:
+        """Seconds after which everybody's listing has what was written, at most."""
+        return 1.0
+
     @classmethod
     @abstractmethod
     def open(cls, uri: str, options: StorageOptions, retry_policy: RetryPolicy) -> "Location":

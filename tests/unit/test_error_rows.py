@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from job import schema
-from job.outputs.error_rows import first_errors, open_errors, to_error_rows
+from job.outputs.attempts import to_error_rows
+from job.outputs.error_rows import first_errors, open_errors
 from job.storage import parquet
 from job.storage.location import Location
 from job.storage.opening import locate
