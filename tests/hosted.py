@@ -11,7 +11,7 @@ _HOSTS: dict[str, dict[str, object]] = {}
 class Hosted(MemoryFileSystem):
     """As ftp, sftp, hdfs and others: the URI names a host, and paths on it do not."""
 
-    protocol = "hosted"
+    protocol: str | tuple[str, ...] = "hosted"
 
     def __init__(self, host: str = "", **options: object) -> None:
         super().__init__(**options)
@@ -59,5 +59,23 @@ class Repository(Hosted):
         return {"host": where} if mark else {}
 
 
-for each in (Hosted, Contained, Repository):
-    fsspec.register_implementation(each.protocol, each)
+class Buckets(Hosted):
+    """As Google's: of two schemes, and paths begin with the bucket."""
+
+    protocol = ("gs", "gcs")
+
+    def __init__(self, **options: object) -> None:
+        super().__init__("buckets", **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("gs://").removeprefix("gcs://").strip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, object]:
+        return {}
+
+
+for each in (Hosted, Contained, Repository, Buckets):
+    for scheme in (each.protocol,) if isinstance(each.protocol, str) else each.protocol:
+        fsspec.register_implementation(scheme, each, clobber=True)

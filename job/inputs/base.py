@@ -25,7 +25,7 @@ class Input(Protocol):
 
     @property
     def uri(self) -> str:
-        """Where it is, as the URIs of its rows begin."""
+        """Where it is, as the URIs of its rows begin, unless links lead elsewhere."""
 
     def check(self) -> None:
         """Look whether anything is there, in no more time than a page of it takes.
@@ -38,7 +38,7 @@ class Input(Protocol):
         """Whether it would list a file, were it there: OUTPUT must lie outside."""
 
     def list(self, left_out: LeftOut) -> Iterator[Listed]:
-        """Its images, in an order that stays.
+        """Its images, in an order that stays; each once, by the URI of the place where it lies.
 
         Args:
             left_out: counts what lies there and is no image.

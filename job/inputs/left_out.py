@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Literal
 
-Reason = Literal["no_image", "system", "dangling", "again", "special"]
+Reason = Literal["no_image", "system", "dangling", "again", "renamed", "special"]
 
 _WORDS: dict[Reason, tuple[str, str]] = {
     "no_image": ("object without an image's name", "objects without an image's name"),
@@ -12,6 +12,10 @@ _WORDS: dict[Reason, tuple[str, str]] = {
     "again": (
         "link to a folder that is listed anyway",
         "links to folders that are listed anyway",
+    ),
+    "renamed": (
+        "image that is listed again under another name",
+        "images that are listed again under another name",
     ),
     "special": ("pipe, socket or device", "pipes, sockets or devices"),
 }

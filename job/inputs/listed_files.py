@@ -10,10 +10,11 @@ from job.inputs.left_out import LeftOut
 from job.inputs.listing import find_objects, list_objects
 from job.limits import DEFAULT_RETRY_POLICY, RetryPolicy
 from job.rows import Listed
+from job.storage.canonical import Canonical
 from job.storage.location import Location, StorageOptions
 from job.storage.opening import locate
 from job.storage.refusals import explain
-from job.storage.uris import plain
+from job.storage.uris import absolute, plain
 
 
 class ListedFiles:
@@ -34,7 +35,7 @@ class ListedFiles:
         self.name = source
         self._options = dict(options or {})
         self._retry_policy = retry_policy
-        self._place = locate(source, options, retry_policy)
+        self._place = locate(absolute(source), options, retry_policy)
         self._places = [self._place]
         self._opening = threading.Lock()
 
@@ -59,11 +60,19 @@ class ListedFiles:
         return self._place.would_list(file)
 
     def list(self, left_out: LeftOut) -> Iterator[Listed]:
+        canonical = Canonical()
+        names: dict[str, str] = {}
         for found, is_named in find_objects(self._place, self.name, left_out):
-            if is_named or is_image_name(plain(found.path)):
-                yield Listed(self._place.at(found.path).uri, found.size, found.etag)
-            else:
+            if not (is_named or is_image_name(plain(found.path))):
                 left_out.add("no_image", found.path)
+                continue
+            name = self._place.at(found.path).uri
+            uri = canonical(name)
+            if uri not in names:
+                names[uri] = uri if uri == name else name
+                yield Listed(uri, found.size, found.etag)
+            elif names[uri] != name:
+                left_out.add("renamed", found.path)
 
     def fetch(self, row: Listed, limit: int | None = None) -> bytes:
         if row.part is not None:  # the whole object would be another image, or none

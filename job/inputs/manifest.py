@@ -1,5 +1,6 @@
 """Manifest: list the input, freeze it under OUTPUT, number every image once and for good."""
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from job import schema
 from job.errors import StorageError
 from job.image_names import EXTENSIONS
 from job.inputs.base import Input
+from job.inputs.identity import NOWHERE, contradictions, next_id, once, places
 from job.inputs.left_out import LeftOut
 from job.rows import Listed
 from job.storage import parquet
@@ -55,8 +57,8 @@ class Manifest:
     def witnesses(self) -> tuple[Listed, ...]:
         """A few images that are there now: the first, one in the middle, the last."""
         last = len(self.listed) - 1
-        places = sorted({0, last // 2, last}) if last >= 0 else []
-        return tuple(Listed(**row) for row in self.listed.take(places).to_pylist())
+        chosen = sorted({0, last // 2, last}) if last >= 0 else []
+        return tuple(Listed(**row) for row in self.listed.take(chosen).to_pylist())
 
     @property
     def new_parts(self) -> list[pa.Table]:
@@ -69,10 +71,11 @@ class Manifest:
 
     def as_listed_now(self, rows: pa.Table) -> pa.Table:
         """Some of the rows, with the size and tag of what has taken a listed object's place."""
-        places = pc.index_in(_identity(rows), value_set=_identity(self.listed))
-        now = self.listed.take(places)
+        found = places(rows, self.listed)
+        is_there = pa.array(found != NOWHERE)
+        now = self.listed.take(pa.array(found, mask=found == NOWHERE))
         for name in ("size", "etag"):
-            known = pc.if_else(pc.is_valid(places), now[name], rows[name])
+            known = pc.if_else(is_there, now[name], rows[name])
             rows = rows.set_column(rows.column_names.index(name), name, known)
         return rows
 
@@ -85,12 +88,14 @@ def freeze(source: Input, files: Sequence[Location]) -> Manifest:
         files: those of the manifest as it was.
 
     Raises:
-        StorageError: nothing to list, no images among it, or the input may not be read.
+        StorageError: nothing to list, no images among it, or the input may not be read; or a
+            manifest in which one image has two ids, or one id two images.
     """
     frozen = _read(files)
+    _refuse_contradictions(frozen, files)
     listed, left_out = list_images(source, needed=frozen.num_rows == 0)
-    new = listed.filter(pc.invert(pc.is_in(_identity(listed), value_set=_identity(frozen))))
-    first = frozen.num_rows
+    new = listed.filter(pa.array(places(listed, frozen) == NOWHERE))
+    first = next_id(frozen)
     new = new.add_column(
         0, schema.MANIFEST.field("id"), pa.array(range(first, first + len(new)), pa.int64())
     )
@@ -100,6 +105,8 @@ def freeze(source: Input, files: Sequence[Location]) -> Manifest:
 
 def list_images(source: Input, *, needed: bool = True) -> tuple[pa.Table, LeftOut]:
     """The images of an input, as rows of a manifest without ``id``, and what else is there.
+
+    An image that an input lists twice is one row.
 
     Raises:
         StorageError: nothing to list, or no image among it where one is needed.
@@ -116,16 +123,18 @@ def list_images(source: Input, *, needed: bool = True) -> tuple[pa.Table, LeftOu
             f" ({' '.join(sorted(EXTENSIONS)[:6])} …). Left out: {left_out}. Give a glob to take"
             " objects by another name"
         )
-    return pa.table(columns, schema=fields), left_out
+    return once(pa.table(columns, schema=fields)), left_out
 
 
-def _identity(rows: pa.Table) -> pa.ChunkedArray:
-    """What tells an image from every other: where it is, and which part of what is there."""
-    uris, parts = rows["uri"], rows["part"]
-    if parts.null_count == len(parts):
-        return uris
-    # No storage has a URI with a NUL in it.
-    return pc.coalesce(pc.binary_join_element_wise(uris, parts, "\0"), uris)
+def _refuse_contradictions(rows: pa.Table, files: Sequence[Location]) -> None:
+    found = contradictions(rows)
+    if found:
+        more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
+        raise StorageError(
+            f"the manifest in {posixpath.dirname(files[0].uri)} contradicts itself: {found[0]}"
+            f"{more}. See python -m job verify OUTPUT. Get the folder back from a copy, or use"
+            " another OUTPUT"
+        )
 
 
 def _read(files: Sequence[Location]) -> pa.Table:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from job.errors import ChangedError, StorageError
 from job.limits import RetryPolicy
+from job.storage.canonical import Canonical
 from job.storage.fsspec_location import FsspecLocation, opened, root_of
 from job.storage.location import Location, StorageOptions
-from job.storage.uris import absolute_path, archive_of
+from job.storage.uris import absolute, archive_of
 
 # An archive is one open file: threads that read at different places in it take turns.
 _reading = threading.Lock()
@@ -33,7 +34,7 @@ class ArchiveLocation(FsspecLocation):
                 " behind the folder in it, as in zip://FOLDER::ARCHIVE"
             )
         root, base = root_of(fs, path, uri, archive)
-        return cls(fs, path, root, base, archive)
+        return cls(fs, path, root, base, f"::{Canonical()(archive[2:])}")
 
     @property
     def uri(self) -> str:
@@ -69,7 +70,5 @@ def _complete(uri: str, options: StorageOptions) -> tuple[str, str]:
         return uri, ""
     options.pop("fo", None)
     *before, last = archive.split("::")
-    if "://" not in last or last.startswith(("file://", "local://")):
-        last = absolute_path(last)
-    full = "::".join([*before, last])
+    full = "::".join([*before, absolute(last)])
     return uri.removesuffix(archive) + full, full

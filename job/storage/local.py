@@ -28,6 +28,8 @@ from job.wording import counted
 PARTIAL = ".partial"
 # A path at which nothing is: also a link to itself, and a name that is too long for any file.
 _NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# Looked for in every folder, where there is no pattern.
+_EVERYTHING = frozenset({0})
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class LocalLocation(FsspecLocation):
         if os.path.lexists(path) or not is_pattern(path):
             return Listing("object", path, _file(path, tell))
         pattern = Pattern.of(path, os.path.isdir)
-        walk = _Walk(tell, pattern.folder_matcher(), pattern.matcher())
+        walk = _Walk(tell, pattern.parts_within(), pattern.matcher())
         files = walk.files(pattern.root) if os.path.isdir(pattern.root) else iter(())
         return Listing("glob", pattern.root, files)
 
@@ -76,7 +78,8 @@ class LocalLocation(FsspecLocation):
         if not self.holds(file.uri):
             return False
         if is_pattern(self.path) and not os.path.lexists(self.path):
-            return Pattern.of(self.path, os.path.isdir).matcher()(file.path)
+            matches = Pattern.of(self.path, os.path.isdir).matcher()
+            return matches(file.path) or matches(os.path.realpath(file.path))
         folder = os.path.realpath(self.path).rstrip("/")
         return os.path.realpath(file.path).startswith(f"{folder}/")
 
@@ -202,7 +205,7 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 
 def as_named(path: str) -> str:
     """The file that :attr:`LocalLocation.uri` means: with the bytes that it has spelt out."""
-    if os.path.exists(path):
+    if "\\udc" not in path or os.path.exists(path):
         return path
     return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), path)
 
@@ -215,31 +218,32 @@ def stamp(status: os.stat_result) -> str:
 class _Walk:
     """A walk through a folder and what is nested in it, in the order of the whole paths.
 
-    Links to folders are followed unless the folder is in the walk already: by its own name, which
-    goes before that of a link, or by an earlier link.
+    Links to folders are followed unless all that is looked for there is in the walk already: by the
+    folder's own name, which goes before that of a link, or by an earlier link.
 
     Args:
         tell: is told of links that are not followed, and of files that are none.
-        may_hold: whether a folder may hold what is looked for.
+        within: what is looked for in a folder: parts of a pattern, by their numbers.
         matches: whether a file is looked for.
     """
 
     def __init__(
         self,
         tell: TellUnlisted,
-        may_hold: Callable[[str], bool] = lambda folder: True,
+        within: Callable[[str], frozenset[int]] = lambda folder: _EVERYTHING,
         matches: Callable[[str], bool] = lambda path: True,
     ) -> None:
         self._tell = tell
-        self._may_hold = may_hold
+        self._within = within
         self._matches = matches
-        self._root = ""
-        # Device and inode of each folder that a link has led to, and of those within.
-        self._reached: set[tuple[int, int]] = set()
+        self._root = self._real_root = ""
+        # Device and inode of each folder that a link has led to, and of those within; and what was
+        # looked for there.
+        self._reached: set[tuple[int, int, frozenset[int]]] = set()
 
     def files(self, root: str) -> Iterator[StoredObject]:
         # A folder's name ends with a slash here, also for the order: that of the whole paths.
-        self._root = os.path.realpath(root)
+        self._root, self._real_root = root, posixpath.join(os.path.realpath(root), "")
         waiting = [(root, False, False)]
         while waiting:
             path, is_link, by_link = waiting.pop()
@@ -258,20 +262,25 @@ class _Walk:
         """What to look at: its path, whether that is a link, and whether a link is on the way."""
         folder = f"{entry.path}/"
         if entry.is_dir(follow_symlinks=False):
-            if self._may_hold(folder):
+            if self._within(folder):
                 yield folder, False, by_link
         elif entry.is_symlink() and os.path.isdir(entry.path):
-            if self._may_hold(folder):
+            if self._within(folder):
                 yield folder, True, True
         elif self._matches(entry.path):
             yield entry.path, False, by_link
 
     def _is_reached(self, folder: str) -> bool:
         """Whether the walk comes, or has come, to this folder by another way."""
-        if f"{os.path.realpath(folder)}/".startswith(f"{self._root.rstrip('/')}/"):
-            return True
+        looked_for = self._within(folder)
+        real = posixpath.join(os.path.realpath(folder), "")
+        if real.startswith(self._real_root):
+            around = posixpath.join(os.path.realpath(posixpath.dirname(folder[:-1])), "")
+            by_its_name = self._root + real.removeprefix(self._real_root)
+            if around.startswith(real) or looked_for <= self._within(by_its_name):
+                return True
         status = os.stat(folder)
-        key = status.st_dev, status.st_ino
+        key = status.st_dev, status.st_ino, looked_for
         if key in self._reached:
             return True
         self._reached.add(key)

@@ -1,7 +1,7 @@
 """Patterns: paths that are meant as globs, such as ``photos/**/*.jpg``."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fsspec.utils import glob_translate
@@ -49,17 +49,30 @@ class Pattern:
         match = re.compile(glob_translate(self.path)).match
         return lambda path: match(path) is not None
 
-    def folder_matcher(self) -> Callable[[str], bool]:
-        """What tells whether a folder, its path with a slash, may hold what is matched."""
-        parts = [(part, re.compile(glob_translate(part)).match) for part in self.rest.split("/")]
+    def parts_within(self) -> Callable[[str], frozenset[int]]:
+        """What tells which parts of the pattern may match the names in a folder, by their numbers;
+        none where it holds nothing that is matched. Its path ends with a slash."""
+        parts = self.rest.split("/")
+        matches = [re.compile(glob_translate(part)).match for part in parts]
 
-        def may_hold(folder: str) -> bool:
-            names = folder.removeprefix(self.root).rstrip("/").split("/")
-            for name, (part, match) in zip(names, parts, strict=False):
-                if part == "**":
-                    return True
-                if not match(name):
-                    return False
-            return len(names) < len(parts)
+        def begun(numbers: Iterable[int]) -> Iterator[int]:
+            for number in numbers:
+                while number < len(parts):
+                    yield number
+                    if parts[number] != "**":  # which stands for no folder, too
+                        break
+                    number += 1
 
-        return may_hold
+        def within(folder: str) -> frozenset[int]:
+            found = frozenset(begun([0]))
+            for name in folder.removeprefix(self.root).split("/")[:-1]:
+                found = frozenset(
+                    begun(
+                        number if parts[number] == "**" else number + 1
+                        for number in found
+                        if parts[number] == "**" or matches[number](name)
+                    )
+                )
+            return found
+
+        return within

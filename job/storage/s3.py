@@ -26,7 +26,7 @@ class S3Location(FsspecLocation):
         # A cached listing would hide what other workers have just written.
         fs = S3(retry_policy=retry_policy, **{"use_listings_cache": False, **options})
         fs.connect()  # options that do not fit come to light here, not at the first object
-        return cls(fs, S3._strip_protocol(uri).rstrip("/") or "/")
+        return cls(fs, S3._strip_protocol(uri).strip("/") or "/")
 
     @property
     def uri(self) -> str:
@@ -49,14 +49,23 @@ class S3Location(FsspecLocation):
         if first is not None or not key:
             objects = found if first is None else chain([first], found)
             return Listing("folder", f"{bucket}/{folder}", objects)
-        if self.fs.isfile(self.path):
-            return self._single()
+        named = self._named(bucket, key)
+        if named is not None:
+            return Listing("object", named.path, iter([named]))
         if is_pattern(self.path):
             matched = self._matched()
             first = next(matched.objects, None)
             if first is not None:
                 return Listing("glob", matched.root, chain([first], matched.objects))
         return Listing("folder", self.path.rpartition("/")[0], self._under(bucket, key))
+
+    def _named(self, bucket: str, key: str) -> StoredObject | None:
+        """The object of this very key. HEAD may find it by another: some look-alikes of S3 clean
+        the path of a request."""
+        if self.fs.version_aware:
+            return next(self._single().objects) if self.fs.isfile(self.path) else None
+        first = next(self._under(bucket, key), None)
+        return first if first is not None and first.path == f"{bucket}/{key}" else None
 
     def _under(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         for found in self.fs.listing(bucket, prefix):

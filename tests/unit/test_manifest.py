@@ -197,7 +197,7 @@ def test_links_of_a_web_folder_are_images_by_the_names_in_them(output: Location)
     names = [uri.removeprefix(f"{address}/i/") for uri in images.rows["uri"].to_pylist()]
     assert names == [
         *("?of=d.png", "?of=sub/c.JPG", "a.jpg", "e.jpg?v=2", "get.php?of=b.jpg&v=1"),
-        "q%3Fr%2Ejpg",
+        "q%3Fr.jpg",
     ]
     assert str(images.left_out) == (
         "1 object without an image's name (f?v=1.2), 2 files of operating systems (such as ._c.jpg)"
