@@ -163,31 +163,3 @@ def in_the_way(file: str) -> str:
 def printable(uri: str) -> str:
     """Text that Arrow and JSON can hold: a file name's bytes that are no UTF-8, spelt out."""
     return uri.encode("utf-8", "backslashreplace").decode()
-
-
-def _entries(self):
-    try:
-        entries = self.fs.ls(self.path, detail=True)
-    except FileNotFoundError:
-        return {}
-    return {
-        posixpath.basename(e["name"]): e["size"]
-        for e in sorted(entries, key=lambda e: e["name"])
-        if e["type"] == "file"
-    }
-
-
-def _size(self):
-    try:
-        return self.fs.info(self.path)["size"]
-    except FileNotFoundError:
-        return None
-
-
-def _move_to(self, target):
-    data = self.read_bytes()
-    target.write_bytes(data)
-    self.delete()
-
-
-Location.entries, Location.size, Location.move_to = _entries, _size, _move_to
