@@ -63,7 +63,7 @@ def refuse_overlap(source: Input, output: Location) -> None:
     Raises:
         ConfigError: naming both.
     """
-    if any(source.would_list(output / name) for name in ("claims/x.json", "maps/x.parquet")):
+    if any(source.would_list(output / name) for name in ("labels.json", "maps/x.parquet")):
         raise ConfigError(
             f"OUTPUT {output.uri} is inside INPUT {source.uri}: the next run would find results"
             " among its images. Put OUTPUT beside INPUT"

@@ -15,8 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.errors import StorageError
 from job.rows import Listed
-from job.storage.local import PARTIAL, as_named, stamp
-from job.storage.location import Location
+from job.storage.local import as_named, stamp
+from job.storage.location import PARTIAL, Location
 from job.storage.opening import locate
 from job.storage.refusals import REFUSALS, explain
 

@@ -7,8 +7,7 @@ from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
 from job.outputs.committer import move_to_places
 from job.storage.at_once import at_once
-from job.storage.local import PARTIAL
-from job.storage.location import Location
+from job.storage.location import PARTIAL, Location
 
 # Files that a run was writing to a local OUTPUT when it was killed.
 _HALF_WRITTEN = re.compile(rf"(?:\.(?P<name>.+)\.|nodes-)[0-9a-f]{{32}}{re.escape(PARTIAL)}")
@@ -48,7 +47,7 @@ def recover(output: Location, claim: OutputClaim) -> Commits:
     move_to_places(output, found.unmoved)
     left = [name for name in (*found.strays, *found.void) if _is_before(name, claim)]
     _remove(output, left)
-    if output.is_local:
+    if output.leaves_half_written:
         _remove_half_written(output, claim)
     return Commits(output, found.records, found.void, strays=tuple(left))
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import posixpath
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from fsspec.spec import AbstractFileSystem
 
 from job.errors import ChangedError, StorageError
 from job.limits import RetryPolicy
-from job.storage.location import Location, StorageOptions, in_the_way, not_there, printable
+from job.storage.location import PARTIAL, Location, StorageOptions, in_the_way, not_there, printable
 from job.storage.objects import Listing, StoredObject, TellUnlisted, described, size_of, tag_of
 from job.storage.patterns import Pattern, is_pattern
 from job.storage.uris import scheme_of, without_copies
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # What URIs may say of a filesystem, and no URI of an image does.
 _SECRETS = {"password", "token"}
+_RENAMING = {"arrow_hdfs", "ftp", "hdfs", "sftp", "smb", "ssh", "webHDFS", "webhdfs"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class FsspecLocation(Location):
     @property
     def uri(self) -> str:
         return uri_of(self.fs, self.path, self.root, self.base)
+
+    @property
+    def leaves_half_written(self) -> bool:
+        return _renames(self.fs)
 
     @cached_property
     def arrow(self) -> "pyarrow.fs.FileSystem":
@@ -140,7 +146,20 @@ class FsspecLocation(Location):
         return data
 
     def write_bytes(self, data: bytes) -> None:
-        self.fs.pipe_file(self.path, data)
+        if not _renames(self.fs) or self.size() is not None:
+            self.fs.pipe_file(self.path, data)
+            return
+        # Files there grow as they are written: a new one has its name when it is whole.
+        folder, name = posixpath.split(self.path)
+        partial = self.at(posixpath.join(folder, f".{name}.{uuid.uuid4().hex}{PARTIAL}"))
+        self.fs.makedirs(folder, exist_ok=True)
+        try:
+            self.fs.pipe_file(partial.path, data)
+            self.fs.mv(partial.path, self.path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                partial.delete()
+            raise
 
     def _path_of(self, uri: str) -> str:
         """The path of a URI that :attr:`uri` has made, or a path as it is.
@@ -157,6 +176,10 @@ class FsspecLocation(Location):
         if size is None:
             raise not_there(self.path)
         if target.path == self.path:
+            return
+        if _renames(self.fs):
+            self.fs.makedirs(posixpath.dirname(target.path), exist_ok=True)
+            self.fs.mv(self.path, target.path)
             return
         # fs.mv would take the paths for patterns.
         self.fs.cp_file(self.path, target.path)
@@ -195,6 +218,15 @@ class FsspecLocation(Location):
     def delete(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path)
+
+
+def _renames(fs: AbstractFileSystem) -> bool:
+    """Whether a filesystem has folders and renames files.
+
+    Object storages copy, and show an object when it is whole.
+    """
+    kinds = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    return bool(kinds & _RENAMING)
 
 
 def opened(uri: str, options: StorageOptions) -> tuple[AbstractFileSystem, str]:

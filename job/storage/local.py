@@ -17,15 +17,13 @@ from job.errors import ChangedError
 from job.limits import RetryPolicy
 from job.storage import durable
 from job.storage.fsspec_location import FsspecLocation
-from job.storage.location import Location, StorageOptions, in_the_way, printable
+from job.storage.location import PARTIAL, Location, StorageOptions, in_the_way, printable
 from job.storage.mounts import is_on_network
 from job.storage.objects import Listing, StoredObject, TellUnlisted
 from job.storage.patterns import Pattern, is_pattern
 from job.storage.uris import absolute_path, scheme_of
 from job.wording import counted
 
-# Ends the name of a file that is still being written; a writer that was killed leaves it.
-PARTIAL = ".partial"
 # A path at which nothing is: also a link to itself, and a name that is too long for any file.
 _NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # Looked for in every folder, where there is no pattern.
@@ -54,6 +52,10 @@ class LocalLocation(FsspecLocation):
         # A client of NFS looks again at a folder in which it has written, as a run does with its
         # claims every 5 s.
         return 5.0 if is_on_network(self.path) else 0.1
+
+    @property
+    def leaves_half_written(self) -> bool:
+        return True
 
     def holds(self, uri: str) -> bool:
         return scheme_of(uri) == "file"

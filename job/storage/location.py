@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 StorageOptions = dict[str, Any]
 
+# Ends the name of a file that is still being written; a writer that was killed leaves it.
+PARTIAL = ".partial"
+
 
 class Location(ABC):
     """A place in some storage, whether or not anything is there. Travels to workers as it is.
@@ -31,6 +34,11 @@ class Location(ABC):
     def listing_lag(self) -> float:
         """Seconds after which everybody's listing has what was written, at most."""
         return 1.0
+
+    @property
+    def leaves_half_written(self) -> bool:
+        """Whether a writer that is killed leaves a file whose name ends in :data:`PARTIAL`."""
+        return False
 
     @classmethod
     @abstractmethod

@@ -14,7 +14,7 @@ import pytest
 from pyarrow.dataset import dataset
 
 from job.storage import durable
-from job.storage.local import PARTIAL
+from job.storage.location import PARTIAL
 from job.storage.opening import locate
 
 Calls = list[tuple[str, str]]
