@@ -98,24 +98,25 @@ class Execution:
                 tracker=tracker,
                 witnesses=manifest.witnesses,
             )
-            with (
-                # Outermost, so that the receipt tells of whatever ends the run.
-                writing_receipt(
-                    receipt,
-                    self.output,
-                    Measures(tracker, resources, self.committer),
-                    self.claim.release,
-                ) as writer,
-                progress.watching(
-                    tracker, len(rows), self.config.progress, describe=watch.describe
-                ),
-                watch.over_dataset(),
-                self.stop.finishing(writer.stopping, self.config.stop_grace),
-                ending_on_outage(tracker, lambda: self.stop.was_given),
-                explaining_refusals(self.output),
-            ):
-                self._commit(stages.write_attempts(rows, self.output, self.claim.name), tracker)
-                write_maps_schema(self.output, self.model.labels, self.colours)
+            measures = Measures(tracker, resources, self.committer)
+            # Outermost, so that the receipt tells of whatever ends the run.
+            with writing_receipt(receipt, self.output, measures, self.claim.release) as writer:
+                with (
+                    progress.watching(
+                        tracker, len(rows), self.config.progress, describe=watch.describe
+                    ),
+                    watch.over_dataset(),
+                    self.stop.finishing(writer.stopping, self.config.stop_grace),
+                    ending_on_outage(tracker, lambda: self.stop.was_given),
+                    explaining_refusals(self.output),
+                ):
+                    self._commit(stages.write_attempts(rows, self.output, self.claim.name), tracker)
+                    write_maps_schema(self.output, self.model.labels, self.colours)
+                # A run that was stopped, or that storage has kept from its images, has said so.
+                self.committer.check_finished()
+                if self.committer.note:
+                    tracker.note.remote(self.committer.note)
+                    self.say(self.committer.note)
         return writer.receipt
 
     def _commit(self, attempts: Iterator[Attempt], tracker: Tracker) -> None:

@@ -89,13 +89,6 @@ def of_failure(
         first: URI and reason of the first images that failed.
     """
     place = output.rstrip("/")
-    lost = receipt.remaining - receipt.maps - receipt.failed
-    if lost:
-        return (
-            f"{lost:,} of {counted(receipt.remaining, 'image')} {'has' if lost == 1 else 'have'}"
-            f" neither a map nor an error row. The same command goes on with"
-            f" {'it' if lost == 1 else 'them'}"
-        )
     share, limit = receipt.failed / receipt.remaining, max_error_rate
     lines = [
         f"{receipt.failed:,} of {counted(receipt.remaining, 'image')} failed ({_percent(share)}),"

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from job.errors import StorageError
+from job.errors import JobError, StorageError
 from job.outputs import names
 from job.outputs.attempts import Attempt
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import CommittedFile, Record
 from job.storage.at_once import at_once
 from job.storage.location import Location
+from job.wording import counted
 
 # Attempts that are committed together, at most.
 _GROUP = 32
@@ -26,7 +27,8 @@ class Committer:
     Attributes:
         maps: images that the run has given a map, committed.
         errors: images that it could not, by kind, committed.
-        left_out: images that came again when they were committed already, or were never asked for.
+        left_out: rows that were not committed, for they came with an image that was committed
+            already, or was never asked for.
 
     Args:
         output: the run's OUTPUT.
@@ -56,6 +58,33 @@ class Committer:
     def remaining(self) -> int:
         """Images that are expected and not committed."""
         return int(self._is_open.sum())
+
+    @property
+    def note(self) -> str:
+        """What a person is told of rows that were left out; nothing when there are none."""
+        if not self.left_out:
+            return ""
+        if self.left_out == 1:
+            return "1 row was left out, for its image had come before"
+        return (
+            f"{self.left_out:,} rows were left out, for they came with images that had come before"
+        )
+
+    def check_finished(self) -> None:
+        """Check that every image that was expected is committed.
+
+        Raises:
+            JobError: some are not; says how many.
+        """
+        left = self.remaining
+        if not left:
+            return
+        have, them = ("has", "it") if left == 1 else ("have", "them")
+        why = f": {self.note}" if self.note else ""
+        raise JobError(
+            f"{left:,} of {counted(len(self._open), 'image')} {have} neither a map nor an error"
+            f" row{why}. What is committed stays; the same command goes on with {them}"
+        )
 
     def commit(self, attempts: Sequence[Attempt]) -> None:
         """Commit attempts together: their records, then, behind them, their files.

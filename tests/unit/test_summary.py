@@ -52,12 +52,9 @@ def test_too_many_failures_name_the_option_the_first_images_and_the_folder() -> 
     ]
 
 
-def test_images_that_are_neither_mapped_nor_failed_are_said_to_be_left() -> None:
-    found = receipt(7, {}, 10)
-    assert not found.is_good(1.0)
-    assert "3 of 10 images have neither a map nor an error row" in text.of_failure(
-        found, "out", 1.0, []
-    )
+def test_a_run_with_images_that_are_neither_mapped_nor_failed_is_not_good() -> None:
+    assert not receipt(7, {}, 10).is_good(1.0)
+    assert receipt(10, {}, 10).is_good(1.0)
 
 
 def test_the_rate_once_under_way_and_the_rate_with_start_up_are_both_told() -> None:
@@ -88,7 +85,6 @@ def test_one_of_anything_is_singular() -> None:
         text.of_run(receipt(1, {}, 2, done_before=1, seconds=1.0), "out"),
         text.of_run(receipt(0, {}, 1, done_before=1), "out"),
         text.of_failure(receipt(0, {"empty": 1}, 1), "out", 0.0, []),
-        text.of_failure(receipt(0, {}, 1), "out", 0.0, []),
         text.of_scores(scores),
         text.of_verdict(verdict),
         text.of_verdict(Verdict(1, 1)),
