@@ -1,7 +1,9 @@
 """What runs do to an OUTPUT, without Ray and models: claim, write attempts, commit, be killed."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +33,7 @@ NAMES, COLOURS = ("sky", "ground"), np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
 # Ids of runs, as they come in time.
 RUNS = [f"2026112{day}T000000-{day:016x}" for day in range(10)]
 DATA = ("maps", "errors", "manifest")
+TASK = 4
 
 
 def encoded(ids: Iterable[int], failed: Iterable[int] = (), run_id: str = RUNS[0]) -> pa.Table:
@@ -59,6 +62,12 @@ def encoded(ids: Iterable[int], failed: Iterable[int] = (), run_id: str = RUNS[0
     return MapEncoder(NAMES, COLOURS, model="m", run_id=run_id)(batch)
 
 
+def listed(ids: Iterable[int]) -> pa.Table:
+    """Rows of the manifest, of the images of these ids."""
+    rows = [{"id": number, "uri": f"in/{number}.jpg"} for number in ids]
+    return pa.Table.from_pylist(rows, schema=schema.MANIFEST)
+
+
 def attempt(
     output: Location, claim: OutputClaim, ids: Iterable[int], failed: Iterable[int] = ()
 ) -> Attempt:
@@ -81,16 +90,21 @@ def run(
 
     Args:
         output: its OUTPUT.
-        ids: of the images that it sets out for, unless they are done.
+        ids: of the images that it sets out for, unless they are done; :data:`TASK` to a task.
         failed: those of them that it gives no map.
         run_id: the run.
     """
-    with OutputClaim(output, run_id, beat_seconds=0.05) as claim:
+    with OutputClaim(output, run_id, clock=Hands()) as claim:
         found = recover(output, claim)
-        left = np.setdiff1d(np.asarray(list(ids), np.int64), found.done())
+        left = np.setdiff1d(np.asarray(list(ids), np.int64), found.done()).tolist()
         committer = expecting(output, claim, left)
-        if len(left):
-            committer.commit([attempt(output, claim, left.tolist(), failed)])
+        committer.commit(
+            [
+                attempt(output, claim, part, set(failed).intersection(part))
+                for start in range(0, len(left), TASK)
+                if (part := left[start : start + TASK])
+            ]
+        )
         committer.clear()
     return found
 
@@ -138,6 +152,77 @@ class Killed(BaseException):
     """The process has ended here: nothing catches this."""
 
 
+class Dying:
+    """Ends a process at one of its requests; none that it makes afterwards is done.
+
+    Args:
+        when: whether it is this request, of a kind for a path.
+    """
+
+    def __init__(self, when: Callable[[str, str], bool]) -> None:
+        self._when = when
+        self.is_dead = False
+
+    def __call__(self, kind: str, path: str) -> None:
+        self.is_dead = self.is_dead or self._when(kind, path)
+        if self.is_dead:
+            raise Killed
+
+
+def run_until(
+    when: Callable[[str, str], bool],
+    output: Location,
+    ids: Iterable[int],
+    failed: Iterable[int] = (),
+    run_id: str = RUNS[0],
+) -> bool:
+    """As :func:`run`, but killed at a request; returns whether it was."""
+    dying = Dying(when)
+    try:
+        run(Watched(output, dying), ids, failed, run_id)
+    except Killed:
+        return True
+    return False
+
+
+def watching(claim: OutputClaim, look: Callable[[str, str], None]) -> "Watched":
+    """The OUTPUT of a run, whose requests are looked at from now on."""
+    claim._output = place = Watched(claim._output, look)
+    return place
+
+
+def overtaking(output: Location, run_id: str, meanwhile: Callable[[], object]) -> OutputClaim:
+    """The claim of a run that is paused between its look at the claims and its own.
+
+    Args:
+        output: its OUTPUT.
+        run_id: the run.
+        meanwhile: what happens while it is paused.
+    """
+    paused = [meanwhile]
+
+    def look(kind: str, path: str) -> None:
+        if kind == "write" and paused:
+            paused.pop()()
+
+    return OutputClaim(Watched(output, look), run_id, clock=Hands())
+
+
+def at_request(number: int) -> Callable[[str, str], bool]:
+    """Whether it is the request of this number, from 0."""
+    seen = itertools.count()
+    return lambda kind, path: next(seen) == number
+
+
+def is_request(wanted: str, part: str, kind: str, path: str) -> bool:
+    """Whether it is a request of the kind that is wanted, for a path with this part in it."""
+    return kind == wanted and part in path
+
+
+# The first request of a commit behind its records.
+at_move = partial(is_request, "read", "/attempts/")
+
+
 class Watched(Location):
     """A place whose requests can be looked at, or end the process.
 
@@ -145,7 +230,7 @@ class Watched(Location):
 
     Args:
         inner: the place.
-        look: called before each request with its kind and its path, and once more behind the last.
+        look: called before each request with its kind and its path.
     """
 
     def __init__(self, inner: Location, look: Callable[[str, str], None]) -> None:

@@ -22,7 +22,7 @@ from job.outputs.claims import MISSED_BEATS, OutputClaim, check_held
 from job.outputs.commits import Commits
 from job.storage.location import Location
 from job.storage.opening import locate
-from tests.runs import Hands, Killed, Watched, attempt, expecting, tree
+from tests.runs import Hands, Killed, Watched, attempt, expecting, overtaking, tree
 
 HOLD = """
 import sys, time
@@ -551,18 +551,8 @@ def test_of_those_that_start_at_once_exactly_one_goes_on(output: Location) -> No
 def test_who_claims_the_same_epoch_late_holds_the_output_and_the_other_stops(
     output: Location,
 ) -> None:
-    """A run that was paused between looking at the claims and writing its own."""
-    paused = Hands()
-    late = OutputClaim(output, "run-2", clock=paused)
     early = OutputClaim(output, "run-1", clock=Hands())
-
-    def look(kind: str, path: str) -> None:
-        if kind == "write" and not early.epoch:
-            early.__enter__()
-            early.ask()
-
-    late._output = Watched(output, look)
-    with late:
+    with overtaking(output, "run-2", early.__enter__) as late:
         assert (early.epoch, late.epoch) == (1, 1)
         late.ask()
         with pytest.raises(OutputConflictError, match="run run-2 took over"):
