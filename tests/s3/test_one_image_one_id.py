@@ -10,11 +10,10 @@ import pytest
 
 from job.errors import StorageError
 from job.inputs.listed_files import ListedFiles
-from job.inputs.manifest import freeze
 from job.storage.location import Location
 from tests.conftest import S3
 from tests.faults import FaultyProxy, Request
-from tests.unit.test_one_image_one_id import freeze_rows, uris
+from tests.unit.test_one_image_one_id import freeze_rows, frozen_in, uris
 
 
 @pytest.fixture
@@ -30,12 +29,12 @@ def test_keys_that_look_alike_are_images_of_their_own(bucket: Any, output: Locat
     for key in keys:
         bucket.put_object(Key=key, Body=key.encode())
     source = ListedFiles("s3://keys")
-    images = freeze(source, output)
+    images = frozen_in(source, output)
     assert uris(images) == [f"s3://keys/{key}" for key in keys]
     assert [source.fetch(row).decode() for row in images.witnesses] == [keys[0], keys[2], keys[5]]
     for number, key in enumerate(keys):
-        single = freeze(ListedFiles(f"s3://keys/{key}"), output)
-        assert (single.new, single.listed["uri"].to_pylist()) == (
+        single = frozen_in(ListedFiles(f"s3://keys/{key}"), output)
+        assert (len(single.new), single.listed["uri"].to_pylist()) == (
             0,
             uris(images)[number : number + 1],
         )
@@ -54,8 +53,8 @@ def test_an_object_is_listed_by_one_uri_however_input_is_written(
 ) -> None:
     bucket.put_object(Key="in/a.jpg", Body=b"x")
     freeze_rows(output, (0, "s3://keys/in/a.jpg"))
-    images = freeze(ListedFiles(spelling), output)
-    assert (images.new, images.listed["uri"].to_pylist()) == (0, ["s3://keys/in/a.jpg"])
+    images = frozen_in(ListedFiles(spelling), output)
+    assert (len(images.new), images.listed["uri"].to_pylist()) == (0, ["s3://keys/in/a.jpg"])
 
 
 class Tidy(FaultyProxy):
@@ -73,9 +72,9 @@ def test_an_object_is_not_listed_by_a_key_that_it_only_answers_to(
 ) -> None:
     bucket.put_object(Key="in/a.jpg", Body=b"x")
     with Tidy(s3.endpoint) as tidy:
-        assert len(freeze(ListedFiles("s3://keys/in/a.jpg", tidy.options), output).listed) == 1
+        assert len(frozen_in(ListedFiles("s3://keys/in/a.jpg", tidy.options), output).listed) == 1
         with pytest.raises(StorageError, match="nothing is there"):
-            freeze(ListedFiles(spelling, tidy.options), output)
+            frozen_in(ListedFiles(spelling, tidy.options), output)
 
 
 def test_an_object_of_a_version_is_still_found(bucket: Any, output: Location) -> None:
@@ -84,5 +83,5 @@ def test_an_object_of_a_version_is_still_found(bucket: Any, output: Location) ->
     first, _ = (put(Bucket="keys", Key="in/a.jpg", Body=body) for body in (b"one", b"two"))
     uri = f"s3://keys/in/a.jpg?versionId={first['VersionId']}"
     source = ListedFiles(uri, {"version_aware": True})
-    (row,) = freeze(source, output).witnesses
+    (row,) = frozen_in(source, output).witnesses
     assert source.fetch(row) == b"one"
