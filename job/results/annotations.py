@@ -78,7 +78,7 @@ def match(
 
 def _folders(images: Sequence[str], roots: Sequence[str]) -> list[str]:
     """The folders that listings began in."""
-    asked = [folder for root in roots for folder in (root.rstrip("/"), _before_pattern(root))]
+    asked = [folder for root in roots for folder in (root.rstrip("/"), before_pattern(root))]
     around = [folder for folder in asked if any(_below(uri, folder) for uri in images)]
     if around or not images:
         return list(dict.fromkeys(around))
@@ -201,13 +201,13 @@ def _file(uri: str) -> str:
 
 def _under_truth(path: str, truth: str) -> str:
     """The path of an annotation relative to the folder that was asked for, or the one around."""
-    for folder in truth, _before_pattern(truth), posixpath.dirname(truth):
+    for folder in truth, before_pattern(truth), posixpath.dirname(truth):
         if rest := _below(path, folder):
             return rest
     return path
 
 
-def _before_pattern(root: str) -> str:
+def before_pattern(root: str) -> str:
     """The folder that a glob begins in; what is no glob stays as it is."""
     scheme, mark, path = without_copies(root).split("::", 1)[0].rpartition("://")
     if not mark:

@@ -11,6 +11,7 @@ from job.outputs.dataset_card import read_labels
 from job.outputs.encoder import without_signature
 from job.results.annotations import match, read
 from job.results.maps import class_ids, read_maps
+from job.results.reached import reached_names
 from job.storage import parquet
 from job.storage.location import Location, StorageOptions
 from job.storage.opening import locate
@@ -93,14 +94,16 @@ def evaluate(
         raise StorageError(f"OUTPUT {output.uri} has no manifest: no run has begun there")
     place = locate(truth, options)
     paths = {place.at(found.path).uri: found.path for found in list_objects(place, truth)}
-    annotations = match(uris, _roots(output), paths, place.uri)
+    roots = _roots(output)
+    reached = reached_names(uris, roots)
+    annotations = match(list(dict.fromkeys(reached.values())), roots, paths, place.uri)
     labels = read_labels(output) or []
     names = {label["id"]: label["name"] for label in labels}
     ignored = IGNORED if len(labels) <= IGNORED else _IGNORED_OF_16_BITS
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     images = without_truth = 0
     for row in read_maps(output, ["id", "uri", "map", "classes"]):
-        shown = annotations.get(row["uri"])
+        shown = annotations.get(reached[row["uri"]])
         if shown is None:
             without_truth += 1
             continue
@@ -131,9 +134,9 @@ def _images(output: Location) -> list[str]:
 
 
 def _roots(output: Location) -> list[str]:
-    """What runs have listed."""
-    inputs = dict.fromkeys(receipt.input for receipt in receipts.read_all(output))
-    return [absolute(source) for source in inputs]
+    """What runs have listed, as they were told and without links."""
+    inputs = [receipt.input for receipt in receipts.read_all(output)]
+    return list(dict.fromkeys([*inputs, *(absolute(source) for source in inputs)]))
 
 
 def _fetched(place: Location, path: str, shown: str) -> bytes:

@@ -96,6 +96,40 @@ def test_photographs_of_one_name_in_two_folders_have_their_own_truth(
     assert (scores.images, scores.without_truth, scores.pixel_accuracy) == (2, 0, 1.0)
 
 
+def test_an_image_of_a_linked_folder_has_the_truth_of_the_name_that_leads_to_it(
+    output: Location, tmp_path: Path
+) -> None:
+    for folder in ("disk/one", "disk/two/deep", "in/c", "way"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "disk" / "one")
+    (tmp_path / "disk" / "one" / "up").symlink_to(tmp_path / "disk")
+    (tmp_path / "in" / "c" / "b").symlink_to(tmp_path / "disk" / "two")
+    (tmp_path / "way" / "in").symlink_to(tmp_path / "in")
+    files = ("disk/one/x.jpg", "disk/two/deep/x.jpg", "in/c/x.jpg")
+    maps = {str(tmp_path / name): ids(seed) for seed, name in enumerate(files)}
+    truth = write_truth(
+        tmp_path / "truth",
+        {f"{n}/x.png": grey(ids(seed)) for seed, n in enumerate(("a", "c/b/deep", "c"))},
+    )
+    for source in ("in", "way/in", "way/in/**", "way/../in/*/**"):
+        write_output(output, maps, f"{tmp_path}/{source}")
+        scores = evaluate(output, truth)
+        assert (scores.images, scores.without_truth, scores.pixel_accuracy) == (3, 0, 1.0), source
+
+
+def test_images_of_an_earlier_manifest_are_named_as_input_was(
+    output: Location, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+    (tmp_path / "way").symlink_to("in")
+    before, now = tmp_path / "way" / "a" / "x.jpg", tmp_path / "in" / "b" / "x.jpg"
+    write_output(output, {str(before): ids(1), str(now): ids(2)}, f"{tmp_path}/way")
+    truth = write_truth(tmp_path / "truth", {"a/x.png": grey(ids(1)), "b/x.png": grey(ids(2))})
+    scores = evaluate(output, truth)
+    assert (scores.images, scores.without_truth, scores.pixel_accuracy) == (2, 0, 1.0)
+
+
 def test_an_image_below_a_folder_of_the_same_name_as_input_has_its_own_truth(
     output: Location, tmp_path: Path
 ) -> None:
