@@ -11,6 +11,7 @@ from job.storage.location import StorageOptions, in_the_way, not_there, printabl
 from job.storage.objects import Listing, StoredObject, TellUnlisted, tag_of
 from job.storage.packing import unpacked
 from job.storage.patterns import is_pattern
+from job.storage.refusals import answer_of
 from job.storage.s3_requests import S3
 from job.storage.uris import scheme_of
 
@@ -95,14 +96,32 @@ class S3Location(FsspecLocation):
 
     def size(self) -> int | None:
         """See :meth:`Location.size`; one request, which no listing that lags can mislead."""
-        return self.fs.object_size(self.path)
+        bucket, key, _ = self.fs.split_path(self.path)
+        if not key:
+            return None
+        try:
+            return int(self.fs.call_s3("head_object", Bucket=bucket, Key=key)["ContentLength"])
+        except FileNotFoundError:
+            return None
 
     def move_to(self, target: Self) -> None:
-        """See :meth:`Location.move_to`; S3 copies, and then the original is deleted."""
-        if target.path != self.path:
-            self.fs.move_object(self.path, target.path)
-        elif self.size() is None:
-            raise not_there(self.path)
+        """See :meth:`Location.move_to`; two requests up to 5 GB: a copy, then a deletion."""
+        if target.path == self.path:
+            if self.size() is None:
+                raise not_there(self.path)
+            return
+        bucket, key, _ = self.fs.split_path(self.path)
+        to_bucket, to_key, _ = self.fs.split_path(target.path)
+        source = {"Bucket": bucket, "Key": key}
+        try:
+            self.fs.call_s3("copy_object", Bucket=to_bucket, Key=to_key, CopySource=source)
+        except OSError as error:
+            answer = answer_of(error)
+            if answer is None or answer.status != 400:
+                raise
+            # Most likely it is larger than what S3 copies at once: now part by part.
+            self.fs.cp_file(self.path, target.path)
+        self.delete()
 
     def obstacle(self) -> str:
         bucket, key, _ = self.fs.split_path(self.path)

@@ -241,38 +241,6 @@ class S3(S3FileSystem):
 
     fetch = sync_wrapper(_fetch)
 
-    async def _object_size(self, path: str) -> int | None:
-        """Bytes of an object; None when there is none."""
-        bucket, key, version = self.split_path(path)
-        if not key:
-            return None
-        try:
-            answer = await self._call_s3(
-                "head_object", Bucket=bucket, Key=key, **version_id_kw(version)
-            )
-        except FileNotFoundError:
-            return None
-        return int(answer["ContentLength"])
-
-    object_size = sync_wrapper(_object_size)
-
-    async def _move_object(self, source: str, target: str) -> None:
-        """Copy an object, and then delete the original; two requests up to 5 GB.
-
-        Raises:
-            FileNotFoundError: it is not there, or no longer.
-        """
-        try:
-            await self._copy_basic(source, target)
-        except OSError as error:
-            if _status(error) != 400:
-                raise
-            # Most likely it is larger than what S3 copies in one request: then part by part.
-            await self._cp_file(source, target)
-        await self._rm_file(source)
-
-    move_object = sync_wrapper(_move_object)
-
     def listing(self, bucket: str, prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
         """The objects whose keys begin so, as S3 describes them; a page of them is in memory.
 
