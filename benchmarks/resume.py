@@ -3,7 +3,7 @@
     python -m benchmarks.resume --done 1000000
 
 INPUT is that many small files (links to a few), of which all but 64 are committed: their records
-are written here as Ray Data writes them. The last line is JSON.
+are written here as a run writes them. The last line is JSON.
 """
 
 import argparse
@@ -14,17 +14,23 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.long_run import write_images, write_model
 from job import pipeline
 from job.config import JobConfig
 from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import freeze
+from job.outputs import names, receipts
+from job.outputs.attempts import Attempt, write_manifest
+from job.outputs.claims import OutputClaim
+from job.outputs.committer import Committer
+from job.outputs.recovery import recover
+from job.storage.location import Location
 from job.storage.opening import locate
 
 LEFT = 64
+# What a committed file holds, which nobody reads here.
+_DATA = b"PAR1"
 
 
 def main() -> None:
@@ -36,12 +42,7 @@ def main() -> None:
         source, model, output = (Path(place) / name for name in ("in", "model", "out"))
         write_images(source, arguments.done + LEFT)
         write_model(model)
-        freeze(ListedFiles(str(source)), locate(str(output)))
-        (output / "commits").mkdir()
-        ids = np.random.default_rng(0).permutation(arguments.done)
-        for number, start in enumerate(range(0, arguments.done, arguments.per_file)):
-            table = pa.table({"id": np.sort(ids[start : start + arguments.per_file])})
-            pq.write_table(table, output / "commits" / f"earlier-{number:06d}.parquet")
+        _commit(locate(str(source)), locate(str(output)), arguments.done, arguments.per_file)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         lines: list[tuple[float, str]] = []
         started = time.monotonic()
@@ -59,6 +60,22 @@ def main() -> None:
     }
     print(lines[0][1])
     print(json.dumps(result))
+
+
+def _commit(source: Location, output: Location, done: int, per_file: int) -> None:
+    """Leave an OUTPUT as a run does that is stopped when it has committed so many images."""
+    ids = np.random.default_rng(0).permutation(done)
+    with OutputClaim(output, receipts.new_run_id()) as claim:
+        commits = recover(output, claim)
+        committer = Committer(output, claim)
+        for part in freeze(ListedFiles(source.uri), commits.manifest_files()).new_parts:
+            committer.commit([write_manifest(output, claim.name, part)])
+        committer.expect(np.arange(done))
+        for start in range(0, done, per_file):
+            some = np.sort(ids[start : start + per_file])
+            name = f"{names.ATTEMPTS}/{claim.name}-{start:016x}.maps.parquet"
+            (output / name).write_bytes(_DATA)
+            committer.commit([Attempt(some, [None] * len(some), {"maps": (name, len(_DATA))})])
 
 
 if __name__ == "__main__":
