@@ -103,11 +103,12 @@ class Committer:
         self._claim.ask()
         at_once(lambda record: (self._output / record.name).write_bytes(record.to_bytes()), records)
         self._claim.ask()
-        move_to_places(self._output, [file for record in records for file in record.files])
+        # They count from here on: whoever takes over moves them, should this run not come to it.
         for record in records:
             kinds = [kind for kind in record.rows["error_type"].to_pylist() if kind is not None]
             self.maps += len(record.ids) - len(kinds)
             self.errors.update(kinds)
+        move_to_places(self._output, [file for record in records for file in record.files])
 
     def clear(self) -> None:
         """Remove what this run's attempts have left that were not committed."""
@@ -124,8 +125,8 @@ class Committer:
             then: called, in the thread, when some are committed.
 
         Raises:
-            Exception: what :meth:`commit` has raised; at the end of the context, or when the next
-                attempt comes.
+            BaseException: what :meth:`commit` or ``then`` has raised; at the end of the context,
+                or when the next attempt comes.
         """
         waiting = CommitQueue(self, then)
         try:

@@ -2,8 +2,6 @@
 
 import itertools
 
-import pytest
-
 from job.errors import JobError
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
@@ -54,12 +52,3 @@ def test_a_commit_whose_requests_are_cut_off_anywhere_is_whole_or_nothing(s3: S3
             assert sorted([*ids_in(output, "maps"), *ids_in(output, "errors")]) == list(range(5))
     assert whole == sorted(whole)
     assert {True, False} == set(whole)
-
-
-@pytest.mark.parametrize("name", ["a b", "x[1]", "q?", "%2A", "a#b"])
-def test_an_output_of_any_name_takes_commits(s3: S3, name: str) -> None:
-    output = locate(f"s3://bucket/{name}")
-    run(output, range(4), failed=[1])
-    assert run(output, range(6), run_id=RUNS[1]).done().tolist() == [0, 1, 2, 3]
-    assert Commits.read(output).done().tolist() == list(range(6))
-    assert ids_in(output, "maps") == [0, 2, 3, 4, 5]
