@@ -142,6 +142,12 @@ def output(tmp_path: Path) -> Location:
 
 
 @pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is never waited for, where no power cut is looked at."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
+
+
+@pytest.fixture
 def six_files(tmp_path: Path) -> Path:
     """A folder with six files in one within it."""
     place = tmp_path / "in"

@@ -2,10 +2,11 @@
 
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from job.outputs.clock import Clock
 from job.outputs.commits import Commits
 from job.outputs.committer import Committer
 from job.outputs.encoder import MapEncoder
+from job.outputs.names import DATA
 from job.outputs.recovery import recover
 from job.rows import failure
 from job.storage.location import Location, StorageOptions
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 NAMES, COLOURS = ("sky", "ground"), np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
 # Ids of runs, as they come in time.
 RUNS = [f"2026112{day}T000000-{day:016x}" for day in range(10)]
-DATA = ("maps", "errors", "manifest")
 TASK = 4
 
 
@@ -116,8 +117,8 @@ def tree(output: Location) -> set[str]:
 
 
 def of_data(names: Iterable[str]) -> set[str]:
-    """Those of them that readers of the results open."""
-    return {name for name in names if name.startswith(tuple(f"{folder}/" for folder in DATA))}
+    """Those of them that readers of the results open, who leave out names with a dot in front."""
+    return {name for name in names if re.match(rf"(?:{'|'.join(DATA)})/[^.]", name)}
 
 
 def ids_in(output: Location, folder: str) -> list[int]:
@@ -251,6 +252,14 @@ class Watched(Location):
         return self._inner.is_local
 
     @property
+    def leaves_half_written(self) -> bool:
+        return self._inner.leaves_half_written
+
+    @property
+    def listing_lag(self) -> float:
+        return self._inner.listing_lag
+
+    @property
     def arrow(self) -> pyarrow.fs.FileSystem:
         self._look("read", self.path)
         return self._inner.arrow
@@ -289,19 +298,17 @@ class Watched(Location):
 
     def entries(self) -> dict[str, int]:
         self._look("list", self.path)
-        found: dict[str, int] = self._inner.entries()
-        return found
+        return self._inner.entries()
 
     def size(self) -> int | None:
         self._look("size", self.path)
-        size: int | None = self._inner.size()
-        return size
+        return self._inner.size()
 
     def delete(self) -> None:
         self._look("delete", self.path)
         self._inner.delete()
 
-    def move_to(self, target: Any) -> None:
+    def move_to(self, target: Self) -> None:
         data = self.read_bytes()
         target.write_bytes(data)
         self.delete()

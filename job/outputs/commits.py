@@ -218,6 +218,9 @@ def _counting(output: Location, sizes: dict[str, int]) -> tuple[list[Record], di
         is_sealed = names.order(names.claim_of(name)) < names.order(sealed_by)
         if name.endswith(names.PENDING):
             void[name] = "it was never finished"
+        elif not found[name] and not names.claim_of(name):
+            # Formats 1 and 2 waited for no disk, and had data in place before their record.
+            void[name] = "it is empty, as a power cut may leave a file"
         elif is_sealed and names.base(name) not in accepted:
             void[name] = "it came when a later run had gone on without it"
         else:

@@ -9,7 +9,8 @@ from job.outputs.committer import move_to_places
 from job.storage.at_once import at_once
 from job.storage.location import PARTIAL, Location
 
-# Files that a run was writing when it was killed; formats 1 and 2 put no dot in front.
+# Files that a run was writing to a local OUTPUT when it was killed; formats 1 and 2 put no dot in
+# front.
 _HALF_WRITTEN = re.compile(rf"(?:\.?(?P<name>.+)\.|nodes-)[0-9a-f]{{32}}{re.escape(PARTIAL)}")
 _FOLDERS = (
     "",

@@ -27,6 +27,8 @@ from tests.runs import (
     tree,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 MAPS = schema.maps(NAMES, COLOURS)
 
 

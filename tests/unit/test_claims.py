@@ -22,7 +22,7 @@ from job.outputs.claims import MISSED_BEATS, OutputClaim, check_held
 from job.outputs.commits import Commits
 from job.storage.location import Location
 from job.storage.opening import locate
-from tests.runs import Hands, Killed, Watched, attempt, expecting, overtaking, tree
+from tests.runs import Hands, Killed, Watched, attempt, expecting, overtaking, run, tree
 
 HOLD = """
 import sys, time
@@ -106,6 +106,17 @@ def beating(place: Location, holder: dict[str, Any]) -> Iterator[None]:
         thread.join()
 
 
+class Unreachable:
+    """A storage on which claims cannot be written for a while."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+
+    def __call__(self, kind: str, path: str) -> None:
+        if self.is_down and kind == "write" and "/claims/" in path:
+            raise TimeoutError(path)
+
+
 def test_a_claim_is_alive_within_the_context_and_ended_after(output: Location) -> None:
     with OutputClaim(output, "ours") as claim:
         assert (claim.epoch, claim.name) == (1, "e000001-ours")
@@ -160,6 +171,23 @@ def test_a_run_whose_claim_could_not_be_ended_can_be_tried_again_in_the_same_pro
         second.ask()
         with pytest.raises(OutputConflictError):
             first.ask()
+
+
+def test_a_claim_that_could_not_be_ended_is_ended_by_who_tries_again(output: Location) -> None:
+    storage = Unreachable()
+    with OutputClaim(Watched(output, storage), "ours", clock=Hands()) as claim:
+        storage.is_down = True
+        claim.release()
+        assert "ended" not in record(of(output, claim))
+        storage.is_down = False
+    assert record(of(output, claim))["ended"]
+
+
+def test_a_claim_that_somebody_has_removed_is_not_made_again(output: Location) -> None:
+    run(output, [1], run_id="first")
+    (output / "claims" / "e000001-first.json").delete()
+    with OutputClaim(output, "second", clock=Hands()) as claim:
+        assert claim.epoch == 2, "its seal says that there was one"
 
 
 def test_a_second_holder_is_refused_and_told_who_and_since_when(output: Location) -> None:
@@ -306,17 +334,6 @@ def test_the_end_of_a_run_that_was_taken_over_does_not_end_the_other(output: Loc
             assert "ended" not in record(of(output, theirs))
 
 
-class Unreachable:
-    """A storage on which claims cannot be written for a while."""
-
-    def __init__(self) -> None:
-        self.is_down = False
-
-    def __call__(self, kind: str, path: str) -> None:
-        if self.is_down and kind == "write" and "/claims/" in path:
-            raise TimeoutError(path)
-
-
 def test_who_could_not_renew_changes_nothing_until_a_beat_is_acknowledged(
     output: Location,
 ) -> None:
@@ -357,7 +374,7 @@ def test_a_record_that_makes_no_sense_does_not_block_the_output(
         claim.ask()
 
 
-@pytest.mark.parametrize("name", ["notes.json", "e000009.json", "e000009-run.json.0f.partial"])
+@pytest.mark.parametrize("name", ["notes.json", "e000009.json", ".e000009-run.json.0f.partial"])
 def test_files_that_are_no_claims_hold_nothing(output: Location, name: str) -> None:
     (output / "claims" / name).write_bytes(b"{}")
     with OutputClaim(output, "ours", beat_seconds=0.05) as claim:

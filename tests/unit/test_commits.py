@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from job.errors import StorageError
-from job.outputs import commits
+from job.outputs import commits, names
 from job.outputs.attempts import write_manifest
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
@@ -31,6 +31,8 @@ from tests.runs import (
     run_until,
     tree,
 )
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 # A run of formats 1 and 2, whose records had ids and nothing else.
 EARLIER = "20261128T230544-0c80"
@@ -79,7 +81,7 @@ def test_a_record_names_files_with_their_sizes_and_images_with_their_errors(
     assert all(str(file[2]).startswith(f"attempts/e000001-{RUNS[0]}-") for file in files)
     assert tree(output) == {
         f"claims/e000001-{RUNS[0]}.json",
-        f"commits/e000001-{RUNS[0]}.seal.parquet",
+        f"claims/e000001-{RUNS[0]}.seal.parquet",
         *(f"{folder}/{FIRST}" for folder in ("commits", "maps", "errors")),
     }
 
@@ -120,17 +122,23 @@ def test_a_record_whose_data_are_not_as_it_says_is_void(
     assert f"{other}/{FIRST}" in found.strays, "what is left of it is nobody's"
 
 
-def test_an_empty_record_is_void(output: Location) -> None:
-    run(output, range(4))
-    empty(Path(output.path, "commits", FIRST))
+@pytest.mark.parametrize("spoil", [empty, cut])
+def test_a_record_that_was_cut_short_is_void(
+    output: Location, spoil: Callable[[Path], object]
+) -> None:
+    assert run_until(at_move, output, range(4))
+    spoil(Path(output.path, "commits", FIRST))
     found = Commits.read(output)
     assert found.done().tolist() == []
-    assert "power cut" in found.void[f"commits/{FIRST}"]
+    assert found.void == {f"commits/{FIRST}": "it was not written to its end"}
 
 
-def test_a_damaged_record_is_a_sentence(output: Location) -> None:
+@pytest.mark.parametrize("spoil", [empty, cut])
+def test_a_damaged_record_of_files_that_readers_see_is_a_sentence(
+    output: Location, spoil: Callable[[Path], object]
+) -> None:
     run(output, range(4))
-    cut(Path(output.path, "commits", FIRST))
+    spoil(Path(output.path, "commits", FIRST))
     with pytest.raises(StorageError, match=f"{FIRST} is damaged, or no Parquet file"):
         Commits.read(output)
 
@@ -212,7 +220,7 @@ def test_a_seal_names_the_records_that_have_counted(output: Location) -> None:
     assert run_until(at_move, output, range(12), run_id=RUNS[1])
     run(output, range(12), run_id=RUNS[2])
     for epoch, count in enumerate((0, 2, 3), start=1):
-        seal = f"commits/e00000{epoch}-{RUNS[epoch - 1]}.seal.parquet"
+        seal = f"claims/e00000{epoch}-{RUNS[epoch - 1]}.seal.parquet"
         assert len(parquet.read(output / seal)) == count
     assert Commits.read(output).done().tolist() == list(range(12))
 
@@ -347,7 +355,7 @@ def test_parts_of_the_manifest_are_found_wherever_they_lie(output: Location) -> 
         record = Committer(output, claim)._record(left)
         (output / record.name).write_bytes(record.to_bytes())
     found = Commits.read(output)
-    assert [file.name for file in found.unmoved] == [f"manifest/{record.base}"]
+    assert [file.name for file in found.unmoved] == [f"manifest/{names.base(record.name)}"]
     assert found.manifest_files()[-1] == output / name
     assert found.done().tolist() == []
 

@@ -35,6 +35,8 @@ from tests.runs import (
     watching,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 
 @pytest.fixture
 def claim(output: Location) -> Iterator[OutputClaim]:
@@ -208,6 +210,24 @@ def test_an_attempt_that_has_vanished_is_a_sentence(output: Location, claim: Out
     (output / ours.files["maps"][0]).delete()
     with pytest.raises(StorageError, match="has vanished before it was moved to maps/"):
         expecting(output, claim, range(4)).commit([ours])
+
+
+def test_what_could_not_be_moved_is_counted_and_the_next_run_moves_it(
+    output: Location, claim: OutputClaim
+) -> None:
+    def refuse(kind: str, path: str) -> None:
+        if kind == "read":
+            raise PermissionError(path)
+
+    ours = attempt(output, claim, range(4), failed=[1])
+    committer = expecting(watching(claim, refuse), claim, range(4))
+    with pytest.raises(PermissionError):
+        committer.commit([ours])
+    assert not of_data(tree(output))
+    assert (committer.maps, committer.errors.total()) == (3, 1)
+    claim.release()
+    assert run(output, range(4), run_id=RUNS[1]).count(RUNS[0]) == (3, {"truncated": 1})
+    check_whole(output, 4)
 
 
 def test_a_file_that_was_moved_already_stays(output: Location, claim: OutputClaim) -> None:

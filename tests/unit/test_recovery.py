@@ -26,6 +26,8 @@ from tests.runs import (
     watching,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 
 def recovered(output: Location, run_id: str = RUNS[9]) -> Commits:
     """What a run finds that takes over, and does no more."""
@@ -89,13 +91,18 @@ def test_files_of_somebody_else_stay(output: Location, name: str) -> None:
 def test_what_writers_have_half_written_is_removed(output: Location) -> None:
     run(output, range(4))
     left = {
-        f"{folder}killed-000099.{'0' * 32}{PARTIAL}"
+        f"{folder}{name}.{'0f' * 16}{PARTIAL}"
         for folder in ("", "attempts/", "claims/", "commits/", "errors/", "maps/", "runs/")
+        for name in (f".e000001-{RUNS[0]}-000000.parquet", ".labels.json", "earlier-000099.parquet")
     }
     for name in left:
         (output / name).write_bytes(b"PAR1")
+    others = {f"maps/{name}{PARTIAL}" for name in ("mine", f".e000002-{RUNS[9]}.json.{'0f' * 16}")}
+    for name in others:
+        (output / name).write_bytes(b"PAR1")
     recovered(output)
     assert not tree(output).intersection(left)
+    assert others <= tree(output), "of somebody else, and of a run that begins just now"
 
 
 def test_a_run_begins_by_sealing_what_counts(output: Location) -> None:
@@ -104,7 +111,7 @@ def test_a_run_begins_by_sealing_what_counts(output: Location) -> None:
         recovered(output, run_id)
         seals += [name for name in tree(output) if name.endswith(f"{run_id}.seal.parquet")]
     assert seals == [
-        f"commits/e00000{n}-{run_id}.seal.parquet" for n, run_id in enumerate(RUNS[:3], 1)
+        f"claims/e00000{n}-{run_id}.seal.parquet" for n, run_id in enumerate(RUNS[:3], 1)
     ]
 
 
@@ -124,7 +131,7 @@ def test_what_a_run_leaves_that_is_at_work_itself_stays(output: Location) -> Non
 
 
 @pytest.mark.parametrize(
-    "moment", [("list", "/attempts"), ("list", "/commits"), ("write", "/commits"), ("read", "/att")]
+    "moment", [("list", "/attempts"), ("list", "/commits"), ("write", ".seal"), ("read", "/att")]
 )
 def test_a_run_that_is_taken_over_while_it_recovers_loses_nothing(
     output: Location, moment: tuple[str, str]
