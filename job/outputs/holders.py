@@ -38,12 +38,10 @@ def is_visible(holder: Mapping[str, Any]) -> bool:
     Names of hosts do not tell: containers on one network have the same, and so may machines.
     """
     boot, namespace = _boot_of(holder), holder.get("namespace")
-    if boot and namespace:
-        is_same = boot == _boot_id() and namespace == _pid_namespace()
-        return is_same and not _is_hidden(_pid_of(holder))
-    # Neither has /proc; nothing tells containers apart, and there are none on such systems.
-    has_proc = Path("/proc/self").exists()
-    return not has_proc and not boot and holder.get("host") == socket.gethostname()
+    if not boot or not namespace:  # a system without /proc, where nothing tells
+        return False
+    is_same = boot == _boot_id() and namespace == _pid_namespace()
+    return is_same and not _is_hidden(_pid_of(holder))
 
 
 def is_running(holder: Mapping[str, Any]) -> bool:
@@ -107,16 +105,6 @@ def _process_identity(pid: int) -> str | None:
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return _process_identity_without_proc(pid)
+        return None
     zombie, started = status[0] == "Z", status[19]
     return None if zombie else f"{_boot_id()}:{pid}:{started}"
-
-
-def _process_identity_without_proc(pid: int) -> str | None:
-    if Path("/proc/self").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return None
-    return str(pid)
