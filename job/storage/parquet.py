@@ -27,14 +27,21 @@ def read(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, or some columns of it.
 
     Raises:
-        StorageError: it is damaged, or a column is of a foreign type. Ray registers one whose
-            values are pickles, which whoever takes them out of the table would run.
+        StorageError: it is damaged, lacks a column, or has one of a foreign type. Ray registers one
+            whose values are pickles, which whoever takes them out of the table would run.
     """
     with file.arrow.open_input_file(file.path) as source:
         try:
-            table = pq.read_table(source, columns=list(columns) if columns else None)
-        except pa.ArrowException as error:
+            opened = pq.ParquetFile(source, pre_buffer=True)
+            missing = sorted(set(columns or ()).difference(opened.schema_arrow.names))
+            table = opened.read(list(columns) if columns else None)
+            table.validate(full=True)
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            if isinstance(error, OSError) and not _is_of_arrow(error):
+                raise
             raise StorageError(f"{file.uri} is damaged, or no Parquet file") from error
+    if missing:
+        raise StorageError(f"{file.uri}: there is no column {missing[0]!r}, which a run writes")
     for field in table.schema:
         if not _is_plain(field.type):
             raise StorageError(
@@ -42,6 +49,11 @@ def read(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
                 " writes. Remove the file"
             )
     return table
+
+
+def _is_of_arrow(error: OSError) -> bool:
+    """Whether it is about what the file holds: those of storage have a number, or a type."""
+    return type(error) is OSError and error.errno is None
 
 
 def _is_plain(kind: pa.DataType) -> bool:

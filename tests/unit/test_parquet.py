@@ -55,3 +55,29 @@ def test_a_damaged_file_is_named(output: Location, data: bytes) -> None:
     (output / "a.parquet").write_bytes(data)
     with pytest.raises(StorageError, match=r"a\.parquet is damaged, or no Parquet file"):
         parquet.read(output / "a.parquet")
+
+
+def test_a_column_that_is_not_there_is_named(output: Location) -> None:
+    (output / "a.parquet").write_bytes(parquet.to_bytes(pa.table({"id": [1]})))
+    with pytest.raises(StorageError, match=r"a\.parquet: there is no column 'uri'"):
+        parquet.read(output / "a.parquet", ["id", "uri"])
+
+
+def test_what_arrow_takes_for_an_error_of_storage_is_damage_all_the_same(output: Location) -> None:
+    data = parquet.to_bytes(pa.table({"id": [1, 2, 3]}))
+    place = data.index(b"ARROW:schema") + 20
+    (output / "a.parquet").write_bytes(data[:place] + b"AAAA" + data[place + 4 :])
+    with pytest.raises(StorageError, match=r"a\.parquet is damaged"):
+        parquet.read(output / "a.parquet")
+
+
+def test_text_that_is_no_text_is_damage(output: Location) -> None:
+    odd = pa.array([b"\xff\xfe"]).cast(pa.string(), safe=False)
+    (output / "a.parquet").write_bytes(parquet.to_bytes(pa.table({"uri": odd})))
+    with pytest.raises(StorageError, match=r"a\.parquet is damaged"):
+        parquet.read(output / "a.parquet")
+
+
+def test_a_file_that_is_gone_is_not_damaged(output: Location) -> None:
+    with pytest.raises(FileNotFoundError):
+        parquet.read(output / "a.parquet")
