@@ -6,6 +6,7 @@ is told in docs/operations.md.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from job.storage import parquet
 from job.storage.at_once import at_once
 from job.storage.location import Location
 
+_NAME = re.compile(rf"(?:{'|'.join(names.DATA)})/[^/]+\.parquet")
+_ATTEMPT = re.compile(rf"{names.ATTEMPTS}/[^/]+\.parquet")
 _COLUMNS = pa.schema([pa.field("id", pa.int64(), False), pa.field("error_type", pa.string())])
 
 
@@ -97,6 +100,8 @@ class Commits:
         void: names of those that do not, from OUTPUT on, and why.
         unmoved: files of records that count which are not in their places yet.
         strays: files that no record that counts names, from OUTPUT on.
+        lost: of the records that do not count, those whose data have vanished.
+        damaged: names of records and seals that cannot be read, from OUTPUT on, and why.
     """
 
     output: Location
@@ -104,6 +109,8 @@ class Commits:
     void: dict[str, str] = field(default_factory=dict)
     unmoved: tuple[CommittedFile, ...] = ()
     strays: tuple[str, ...] = ()
+    lost: tuple[Record, ...] = ()
+    damaged: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, output: Location) -> "Commits":
@@ -112,6 +119,14 @@ class Commits:
         Raises:
             StorageError: a record is damaged.
         """
+        found = cls.look(output)
+        for reason in found.damaged.values():
+            raise StorageError(reason)
+        return found
+
+    @classmethod
+    def look(cls, output: Location) -> "Commits":
+        """What :meth:`read` gives, also where records are damaged: those do not count."""
         # Data before records, or the data of a record that is written meanwhile would be strays;
         # attempts before the places that they are moved to.
         sizes = {
@@ -119,19 +134,21 @@ class Commits:
             for folder in (names.ATTEMPTS, *names.DATA)
             for name, size in (output / folder).entries().items()
         }
-        records, void = _counting(output, sizes)
+        damaged: dict[str, str] = {}
+        records, void = _counting(output, sizes, damaged)
         unmoved: list[CommittedFile] = []
-        whole = []
+        whole, lost = [], []
         for record in records:
             try:
                 unmoved += [file for file in record.files if not _is_in_place(output, file, sizes)]
                 whole.append(record)
             except StorageError as error:
                 void[record.name] = str(error)
+                lost.append(record)
         named = {file.name for record in whole for file in record.files}
         named.update(file.attempt for file in unmoved if file.attempt)
         strays = tuple(name for name in sizes if name not in named and names.is_of_a_run(name))
-        return cls(output, tuple(whole), void, tuple(unmoved), strays)
+        return cls(output, tuple(whole), void, tuple(unmoved), strays, tuple(lost), damaged)
 
     def done(self) -> np.ndarray:
         """The ids that are committed, sorted, int64."""
@@ -203,8 +220,16 @@ def seal(output: Location, claim: str, records: Iterable[Record]) -> None:
     place.write_bytes(parquet.to_bytes(pa.table({"record": accepted})))
 
 
-def _counting(output: Location, sizes: dict[str, int]) -> tuple[list[Record], dict[str, str]]:
-    """Records that count as far as their names and contents say, and the others with the reason."""
+def _counting(
+    output: Location, sizes: dict[str, int], damaged: dict[str, str]
+) -> tuple[list[Record], dict[str, str]]:
+    """Records that count as far as their names and contents say, and the others with the reason.
+
+    Args:
+        output: the OUTPUT.
+        sizes: of all data, by their names from OUTPUT on.
+        damaged: is told of what cannot be read.
+    """
     found = {
         f"{folder}/{name}": size
         for folder in (names.COMMITS, names.COMMITS_OF_FORMAT_1)
@@ -212,7 +237,7 @@ def _counting(output: Location, sizes: dict[str, int]) -> tuple[list[Record], di
         if names.is_of_a_run(name)
     }
     # After the records: of those that a seal does not name, none was there when it was written.
-    sealed_by, accepted = _last_seal(output)
+    sealed_by, accepted = _last_seal(output, damaged)
     void, counting = {}, []
     for name in sorted(found, key=names.order_of):
         is_sealed = names.order(names.claim_of(name)) < names.order(sealed_by)
@@ -227,44 +252,75 @@ def _counting(output: Location, sizes: dict[str, int]) -> tuple[list[Record], di
             counting.append(name)
     records = []
     for name, record in zip(
-        counting, at_once(lambda name: _read(output, name, sizes), counting), strict=True
+        counting, at_once(lambda name: _read_or_why(output, name, sizes), counting), strict=True
     ):
-        if record is None:
+        if isinstance(record, str):
+            damaged[name] = record
+        elif record is None:
             void[name] = "it was not written to its end"
         else:
             records.append(record)
     return records, void
 
 
-def _last_seal(output: Location) -> tuple[str, set[str]]:
+def _last_seal(output: Location, damaged: dict[str, str]) -> tuple[str, set[str]]:
     """The highest claim that has a seal, and what that names; nothing where there is none."""
     seals = [name for name in (output / names.CLAIMS).names() if name.endswith(names.SEAL)]
     last = max(seals, key=names.order_of, default="")
     if not last:
         return "", set()
-    accepted = parquet.read(output / names.CLAIMS / last, ["record"])["record"]
+    try:
+        accepted = parquet.read(output / names.CLAIMS / last, ["record"])["record"]
+    except StorageError as error:
+        damaged[f"{names.CLAIMS}/{last}"] = str(error)
+        return "", set()
     return names.claim_of(last), set(accepted.to_pylist())
 
 
-def _read(output: Location, name: str, sizes: dict[str, int]) -> Record | None:
-    """A record; None for one that was cut short, and so has moved no file yet.
-
-    Raises:
-        StorageError: one whose files are in place is damaged.
-    """
-    places = [f"{folder}/{names.base(name)}" for folder in names.DATA]
+def _read_or_why(output: Location, name: str, sizes: dict[str, int]) -> Record | str | None:
+    """A record, or why it cannot be read; None for one that was cut short, and has moved nothing."""
     try:
-        rows = parquet.read(output / name)
-    except StorageError:
-        if any(place in sizes for place in places):
-            raise
-        return None
+        return _read(output, name, sizes)
+    except StorageError as error:
+        places = [f"{folder}/{names.base(name)}" for folder in names.DATA]
+        return str(error) if any(place in sizes for place in places) else None
+
+
+def _read(output: Location, name: str, sizes: dict[str, int]) -> Record:
+    rows = parquet.read(output / name)
     said = (rows.schema.metadata or {}).get(b"files")
+    columns = [(column.name, column.type) for column in rows.schema]
+    expected = [(column.name, column.type) for column in _COLUMNS]
+    if columns != (expected[:1] if said is None else expected) or rows["id"].null_count:
+        raise _no_record(output / name)
     if said is not None:
-        return Record(name, rows, tuple(CommittedFile(*file) for file in json.loads(said)))
+        return Record(name, rows, _files(said, output / name))
+    places = [f"{folder}/{names.base(name)}" for folder in names.DATA]
     there = [place for place in places if place in sizes]
     # Without any it is void.
     return Record(name, rows, tuple(CommittedFile(place) for place in there or places[:1]))
+
+
+def _files(said: bytes, record: Location) -> tuple[CommittedFile, ...]:
+    """What a record says of its files: nothing else is moved, or read, for it."""
+    try:
+        files = [(name, size, attempt) for name, size, attempt in json.loads(said)]
+        are_sound = all(
+            type(size) is int and _NAME.fullmatch(name) and _ATTEMPT.fullmatch(attempt)
+            for name, size, attempt in files
+        )
+    except (ValueError, TypeError, RecursionError):
+        are_sound = False
+    if not are_sound:
+        raise _no_record(record)
+    return tuple(CommittedFile(*file) for file in files)
+
+
+def _no_record(place: Location) -> StorageError:
+    return StorageError(
+        f"{place.uri} is no commit record, or a damaged one. Remove it, and the next run does its"
+        " images again"
+    )
 
 
 def _is_in_place(output: Location, file: CommittedFile, sizes: dict[str, int]) -> bool:
