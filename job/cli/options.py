@@ -139,7 +139,7 @@ def _add(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
 def _add_verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="OUTPUT of a run")
     parser.add_argument(
-        "--deep", action="store_true", help="decode every map as well, and check its size"
+        "--deep", action="store_true", help="decode every map as well, and compare it with its row"
     )
     _add_storage_options(parser)
 

@@ -216,7 +216,7 @@ def of_comparison(comparison: "Comparison") -> str:
 
 def of_verdict(verdict: "Verdict") -> str:
     """What an OUTPUT holds and what is wrong with it, the first few offenders named."""
-    from job.results.verification import KINDS
+    from job.results import verdict as verdicts
 
     lines = [
         f"{counted(verdict.images, 'image')}: {counted(verdict.maps, 'map')},"
@@ -224,10 +224,18 @@ def of_verdict(verdict: "Verdict") -> str:
         f" {verdict.not_done:,} not done"
     ]
     for kind, (count, first) in verdict.problems.items():
-        lines.append(f"  {counted(count, KINDS[kind], kind)}")
+        lines.append(f"  {counted(count, verdicts.KINDS[kind], kind)}")
         lines += [f"    {redact(offender)}" for offender in first]
         if count > len(first):
             lines.append(f"    and {count - len(first):,} more")
+    for kind, (count, _) in verdict.notes.items():
+        told = counted(count, verdicts.NOTES[kind].one, kind)
+        lines.append(f"  note: {told}: {verdicts.NOTES[kind].means(count)}")
+    kinds = verdict.problems.keys()
+    lines += [f"  {remedy}" for remedy, of in verdicts.REMEDIES.items() if of & kinds]
+    if verdict.to_do:
+        left = "image that is" if verdict.to_do == 1 else f"{verdict.to_do:,} images that are"
+        lines.append(f"  the same command does the {left} left")
     if verdict.is_complete:
         every = "the image" if verdict.images == 1 else "every image"
         lines.append(f"  {every} has exactly one map or error row")

@@ -278,7 +278,7 @@ def _last_seal(output: Location, damaged: dict[str, str]) -> tuple[str, set[str]
 
 
 def _read_or_why(output: Location, name: str, sizes: dict[str, int]) -> Record | str | None:
-    """A record, or why it cannot be read; None for one that was cut short, and has moved nothing."""
+    """A record, or why it cannot be read; None for one that was cut short, and so moved no file."""
     try:
         return _read(output, name, sizes)
     except StorageError as error:

@@ -1,71 +1,41 @@
 """Verification: reconcile manifest, maps, errors and commit records of an OUTPUT."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
 
+from job import schema
 from job.errors import StorageError
-from job.images.map_png import decode_map
 from job.outputs.commits import Commits
 from job.outputs.receipts import check_format
-from job.results.maps import UNREADABLE
-from job.storage import parquet
-from job.storage.location import Location
-from job.storage.refusals import explain
+from job.results.committed_files import (
+    SCHEMAS,
+    check_files,
+    found_files,
+    manifest_files,
+    of_damaged_records,
+)
+from job.results.committed_rows import FileRows, read_record, read_unnamed
+from job.results.listed_images import ListedImages
+from job.results.map_check import check_maps
+from job.results.once import check_once
+from job.results.sound_rows import RowReader
+from job.results.verdict import Verdict
+from job.storage.at_once import at_once
+from job.storage.location import Location, in_the_way
 
-# Problems by their kind, and what one of them is called.
-KINDS = {
-    "images with more than one map": "image with more than one map",
-    "rows of images that are not listed": "row of an image that is not listed",
-    "files that cannot be read": "file that cannot be read",
-    "committed images without a row": "committed image without a row",
-    "rows that were never committed": "row that was never committed",
-    "writes that were not finished": "write that was not finished",
-    "maps that do not decode": "map that does not decode",
-    "maps of another size than their row says": "map of another size than its row says",
-}
-
-
-@dataclass
-class Verdict:
-    """What an OUTPUT holds, and what is wrong with it.
-
-    Attributes:
-        images: rows of the manifest.
-        maps: images that have a map.
-        open_errors: images that have none, and an error row instead.
-        not_done: images that have neither.
-        problems: what must not be, by kind: the first few offenders of each, and how many.
-        unreadable: files that cannot be read.
-    """
-
-    images: int = 0
-    maps: int = 0
-    open_errors: int = 0
-    not_done: int = 0
-    problems: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)
-
-    @property
-    def is_complete(self) -> bool:
-        """Every image has exactly one map or an error row, and nothing else is there."""
-        return not self.problems and not self.not_done
-
-    def blame(self, kind: str, offenders: list[str]) -> None:
-        """Add offenders to a kind of problem."""
-        if offenders:
-            count, first = self.problems.get(kind, (0, []))
-            self.problems[kind] = (count + len(offenders), (first + offenders)[:5])
+_NONE = np.empty(0, np.int64)
 
 
 def verify(output: Location, *, deep: bool = False) -> Verdict:
-    """Check that every id of the manifest is exactly one of map, error, not done.
+    """Check that every image of the manifest is exactly one of map, error, not done.
+
+    Each file is compared with the commit record that names it, each row with the manifest. Nothing
+    is repaired. Of each image only a few numbers are in memory.
 
     Args:
         output: the OUTPUT.
-        deep: decode every PNG as well, and compare its size with ``height`` and ``width``.
+        deep: decode every PNG as well, and compare it with its row.
 
     Raises:
         OutputConflictError: the OUTPUT has a format that this version does not know.
@@ -73,71 +43,82 @@ def verify(output: Location, *, deep: bool = False) -> Verdict:
     """
     check_format(output)
     verdict = Verdict()
-    listed = _ids(output, "manifest", verdict)
-    if not len(listed):
-        raise StorageError(f"OUTPUT {output.uri} has no manifest: no run has begun there")
-    maps, errors = _ids(output, "maps", verdict), _ids(output, "errors", verdict)
-    mapped, failed = np.unique(maps), np.setdiff1d(errors, maps)
-    verdict.images, verdict.maps = len(listed), len(mapped)
-    verdict.open_errors = len(failed)
-    verdict.not_done = len(np.setdiff1d(listed, np.union1d(maps, errors)))
-    numbers, counts = np.unique(maps, return_counts=True)
-    verdict.blame("images with more than one map", _named(numbers[counts > 1]))
-    verdict.blame("rows of images that are not listed", _named(np.setdiff1d(maps, listed)))
-    _check_commits(output, np.union1d(maps, errors), verdict)
+    # Files before records, or one that is committed meanwhile would be nobody's.
+    found = found_files(output)
+    commits = Commits.look(output)
+    check_files(found, commits, verdict)
+    reader = RowReader(output, {file.name: file.attempt or "" for file in commits.unmoved})
+    images = _read_manifest(reader, found, commits, verdict)
+    files = _read_rows(reader, found, commits, images, verdict)
+    check_once(files, verdict)
+    _count(images, files, commits, verdict)
     if deep:
-        _check_pngs(output, verdict)
+        maps = [file.name for file in files if file.is_committed and file.name.startswith("maps/")]
+        check_maps(reader, [name for name in maps if name not in SCHEMAS], verdict)
     return verdict
 
 
-def _ids(output: Location, folder: str, verdict: Verdict) -> np.ndarray:
-    found = [np.empty(0, np.int64)]
-    for _, table in _readable(output, folder, ["id"], verdict):
-        found.append(table["id"].to_numpy())
-    return np.concatenate(found)
+def _read_manifest(
+    reader: RowReader, found: list[str], commits: Commits, verdict: Verdict
+) -> ListedImages:
+    files = manifest_files(found, commits)
+    lost = [file.name for record in commits.lost for file in record.files]
+    is_whole = not commits.damaged and not any(name.startswith("manifest/") for name in lost)
+    if not files and is_whole:
+        raise _no_manifest(reader.output)
+    return ListedImages.read(reader, files, is_whole, verdict)
 
 
-def _readable(
-    output: Location, folder: str, columns: list[str], verdict: Verdict
-) -> Iterator[tuple[str, pa.Table]]:
-    """The files of a folder that can be read; the others become problems."""
-    for name in (output / folder).names():
-        file = output / folder / name
-        if file.uri in verdict.unreadable:
-            continue
-        try:
-            yield name, parquet.read(file, columns)
-        except (StorageError, OSError) as error:
-            reason = str(error) if isinstance(error, StorageError) else explain(error)
-            verdict.blame("files that cannot be read", [reason])
-            verdict.unreadable.add(file.uri)
+def _no_manifest(output: Location) -> StorageError:
+    is_file = output.size() is not None
+    why = in_the_way(output.path) if is_file else "it has no manifest: no run has begun there"
+    return StorageError(f"OUTPUT {output.uri}: {why}")
 
 
-def _check_commits(output: Location, written: np.ndarray, verdict: Verdict) -> None:
-    commits = Commits(output)
-    try:
-        done = commits.done()
-    except StorageError as error:
-        verdict.blame("files that cannot be read", [str(error)])
-        return
-    verdict.blame("committed images without a row", _named(np.setdiff1d(done, written)))
-    verdict.blame("rows that were never committed", _named(np.setdiff1d(written, done)))
-    verdict.blame("writes that were not finished", commits.pending())
+def _read_rows(
+    reader: RowReader, found: list[str], commits: Commits, images: ListedImages, verdict: Verdict
+) -> list[FileRows]:
+    """The images of every file of maps/ and errors/."""
+    files = {}
+    for read in at_once(partial(read_record, reader=reader, images=images), commits.records):
+        verdict.add(read.verdict)
+        files.update({file.name: file for file in read.files})
+    named = {file.name for record in commits.records for file in record.files}
+    others = [name for name in found if name not in named and not name.startswith("manifest/")]
+    for name in set(SCHEMAS).intersection(others):
+        _check_schema_file(name, reader, verdict)
+    maybe = of_damaged_records(commits)
+    return [
+        *files.values(),
+        *at_once(lambda name: read_unnamed(name, reader, name in maybe), others),
+    ]
 
 
-def _check_pngs(output: Location, verdict: Verdict) -> None:
-    columns = ["id", "height", "width", "map"]
-    for name, table in _readable(output, "maps", columns, verdict):
-        for row in table.to_pylist():
-            where = f"maps/{name}: image {row['id']}"
-            try:
-                shape = decode_map(row["map"]["bytes"]).shape
-            except UNREADABLE as error:
-                verdict.blame("maps that do not decode", [f"{where}: {error}"])
-                continue
-            if shape != (row["height"], row["width"]):
-                verdict.blame("maps of another size than their row says", [where])
+def _check_schema_file(name: str, reader: RowReader, verdict: Verdict) -> None:
+    columns = schema.MAPS if name.startswith("maps/") else schema.ERRORS
+    rows = reader.read(name, columns, verdict)
+    if rows is not None:
+        verdict.blame("rows that were never committed", [name] * min(1, len(rows)), len(rows))
 
 
-def _named(ids: np.ndarray) -> list[str]:
-    return [f"image {number}" for number in ids.tolist()]
+def _count(images: ListedImages, files: list[FileRows], commits: Commits, verdict: Verdict) -> None:
+    mapped, failed = (_ids(files, folder) for folder in ("maps/", "errors/"))
+    # np.unique takes twenty times as long as sorting does, and so does all that is built on it.
+    every = images.ids if images.is_whole else np.concatenate([images.ids, mapped, failed])
+    every = np.sort(every)
+    every = every[np.append(True, every[1:] != every[:-1])[: len(every)]]
+    has_map, has_error = np.isin(every, mapped), np.isin(every, failed)
+    left = every[~has_map & ~has_error]
+    verdict.images = len(images.ids)
+    verdict.maps = int(has_map.sum())
+    verdict.open_errors = int((has_error & ~has_map).sum())
+    verdict.not_done = len(left)
+    if images.is_whole:
+        committed = np.concatenate([_NONE, *(record.ids for record in commits.records)])
+        verdict.to_do = int((~np.isin(left, committed)).sum())
+
+
+def _ids(files: list[FileRows], folder: str) -> np.ndarray:
+    """The images that have a committed row in the files of a folder."""
+    found = [file.ids for file in files if file.is_committed and file.name.startswith(folder)]
+    return np.concatenate([_NONE, *found])

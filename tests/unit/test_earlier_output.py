@@ -12,10 +12,12 @@ from job.cli import main
 from job.errors import OutputConflictError
 from job.models.checkpoint import Origin
 from job.outputs import receipts
+from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
 from job.outputs.dataset_card import read_labels, write_card
 from job.outputs.palette import palette
 from job.outputs.receipts import Receipt
+from job.outputs.recovery import recover
 from job.outputs.same_maps import check_same_maps
 from job.results.verification import verify
 from job.storage import parquet
@@ -59,16 +61,18 @@ def test_recovery_removes_what_was_left_pending_in_either_folder(output: Locatio
 
 
 def test_verify_finds_what_is_there_and_what_is_left_to_do(output: Location) -> None:
+    left = f"errors/{RUN}-000002.parquet"
     verdict = verify(output, deep=True)
-    assert (verdict.maps, verdict.open_errors, verdict.not_done) == (3, 1, 4)
-    assert set(verdict.problems) == {
-        "rows that were never committed",
-        "writes that were not finished",
-    }
-    Commits(output).recover()
+    assert (verdict.maps, verdict.open_errors, verdict.not_done) == (3, 0, 5)
+    assert verdict.problems == {"files without a commit record that counts": (1, [left])}
+    count, named = verdict.notes["commit records that do not count"]
+    assert (count, len(named)) == (2, 2), "they are pending"
+    with OutputClaim(output, "20270101T000000-abcd", beat_seconds=0.05) as claim:
+        recover(output, claim)
     verdict = verify(output, deep=True)
     assert (verdict.maps, verdict.open_errors, verdict.not_done) == (3, 0, 5)
     assert not verdict.problems
+    assert not verdict.notes
 
 
 def test_its_receipt_is_read_and_settled_in_its_own_format(output: Location) -> None:

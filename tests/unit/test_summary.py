@@ -13,7 +13,7 @@ from job.inputs.manifest import Manifest
 from job.models.checkpoint import Origin
 from job.outputs.receipts import Receipt
 from job.results.evaluation import Scores
-from job.results.verification import KINDS, Verdict
+from job.results.verdict import KINDS, NOTES, Verdict
 
 ORIGIN = Origin("a/model", None, "digest")
 
@@ -77,9 +77,11 @@ def test_maps_that_all_come_at_once_have_no_rate_under_way() -> None:
 
 def test_one_of_anything_is_singular() -> None:
     scores = Scores(np.eye(1, dtype=np.int64), ("sky",), images=1, without_truth=1)
-    verdict = Verdict(1, 1, 1, 1)
+    verdict = Verdict(1, 1, 1, 1, 1)
     for kind in KINDS:
         verdict.blame(kind, ["x"])
+    for kind in NOTES:
+        verdict.note(kind, ["x"])
     texts = [
         text.of_run(receipt(1, {}, 1, seconds=1.0, retries=1), "out"),
         text.of_run(receipt(1, {}, 2, done_before=1, seconds=1.0), "out"),
