@@ -177,8 +177,27 @@ class Commits:
             return [kind for kind in record.rows["error_type"].to_pylist() if kind is not None]
         return [row["error_type"] for row in self.failed(record, ["error_type"])]
 
+    def check_manifest(self) -> None:
+        """Check that no part of the manifest is lost: images would get the ids of others.
+
+        Raises:
+            StorageError: one is; says which.
+        """
+        for record in self.lost:
+            if any(file.name.startswith("manifest/") for file in record.files):
+                raise StorageError(
+                    f"a part of the manifest of {self.output.uri} is lost"
+                    f" ({self.void[record.name]}), which says what images the rows are of. Get it"
+                    " back from a copy, or use another OUTPUT"
+                )
+
     def manifest_files(self) -> list[Location]:
-        """The parts of the manifest, wherever they lie now."""
+        """The parts of the manifest, wherever they lie now.
+
+        Raises:
+            StorageError: one is lost.
+        """
+        self.check_manifest()
         unmoved = {file.name: file.attempt for file in self.unmoved}
         committed = [file.name for record in self.records for file in record.files]
         committed = [name for name in committed if name.startswith("manifest/")]

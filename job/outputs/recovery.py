@@ -37,11 +37,12 @@ def recover(output: Location, claim: OutputClaim) -> Commits:
 
     Raises:
         OutputConflictError: another run took over.
-        StorageError: a record is damaged, or data has vanished.
+        StorageError: a record is damaged, or data or a part of the manifest has vanished.
         OSError: OUTPUT cannot be read or written.
     """
     claim.ask()
     found = Commits.read(output)
+    found.check_manifest()
     claim.ask()
     commits.seal(output, claim.name, found.records)
     claim.ask()

@@ -773,6 +773,16 @@ def test_images_of_a_lost_file_are_done_again(output: Location) -> None:
     assert verify(output, deep=True).is_complete
 
 
+def test_a_run_does_not_go_on_without_its_manifest(output: Location) -> None:
+    lost = first(output, "manifest")
+    (output / lost).delete()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=rf"is lost \({lost} is missing\).*from a copy"):
+            do_run(output, URIS[::-1])
+    with pytest.raises(StorageError, match="is lost"):
+        Commits.read(output).manifest_files()
+
+
 # The rest
 
 
