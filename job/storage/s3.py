@@ -24,8 +24,10 @@ class S3Location(FsspecLocation):
 
     @classmethod
     def open(cls, uri: str, options: StorageOptions, retry_policy: RetryPolicy) -> "S3Location":
-        # A cached listing would hide what other workers have just written.
-        fs = S3(retry_policy=retry_policy, **{"use_listings_cache": False, **options})
+        # A cached listing would hide what other workers have just written. A file that is open is
+        # Parquet, of which a few columns are wanted: reading ahead would fetch the maps as well.
+        own = {"use_listings_cache": False, "default_cache_type": "none"}
+        fs = S3(retry_policy=retry_policy, **{**own, **options})
         fs.connect()  # options that do not fit come to light here, not at the first object
         return cls(fs, S3._strip_protocol(uri).strip("/") or "/")
 
