@@ -152,7 +152,9 @@ class Commits:
 
     def done(self) -> np.ndarray:
         """The ids that are committed, sorted, int64."""
-        return np.unique(np.concatenate([np.empty(0, np.int64), *(r.ids for r in self.records)]))
+        ids = np.concatenate([np.empty(0, np.int64), *(record.ids for record in self.records)])
+        # Without counts numpy 2.4 takes twenty times as long.
+        return np.unique(ids, return_counts=True)[0]
 
     def count(self, run_id: str) -> tuple[int, dict[str, int]]:
         """How many maps a run has committed, and how many errors of each kind."""
