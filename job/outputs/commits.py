@@ -5,8 +5,6 @@ moved to their places behind it: data without a record that counts is nobody's. 
 is told in docs/operations.md.
 """
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,77 +15,10 @@ import pyarrow as pa
 
 from job.errors import StorageError
 from job.outputs import names
-from job.outputs.attempts import Attempt
+from job.outputs.records import CommittedFile, Record, places_of, read_record
 from job.storage import parquet
 from job.storage.at_once import at_once
 from job.storage.location import Location
-
-_NAME = re.compile(rf"(?:{'|'.join(names.DATA)})/[^/]+\.parquet")
-_ATTEMPT = re.compile(rf"{names.ATTEMPTS}/[^/]+\.parquet")
-_COLUMNS = pa.schema([pa.field("id", pa.int64(), False), pa.field("error_type", pa.string())])
-
-
-@dataclass(frozen=True)
-class CommittedFile:
-    """A file of maps/, errors/ or manifest/.
-
-    Attributes:
-        name: from OUTPUT on.
-        size: in bytes; None in formats 1 and 2, which did not say.
-        attempt: where it lies until it is moved to its place, from OUTPUT on; likewise.
-    """
-
-    name: str
-    size: int | None = None
-    attempt: str | None = None
-
-
-@dataclass(frozen=True)
-class Record:
-    """A commit record.
-
-    Attributes:
-        name: from OUTPUT on.
-        rows: ``id`` (int64) of each image that is done, and ``error_type``: why it has no map, or
-            null; formats 1 and 2 had only the ids.
-        files: what was written.
-    """
-
-    name: str
-    rows: pa.Table
-    files: tuple[CommittedFile, ...]
-
-    @classmethod
-    def of(cls, attempt: Attempt, stem: str) -> "Record":
-        """The record by which an attempt is committed.
-
-        Args:
-            attempt: the attempt.
-            stem: what its names begin with.
-        """
-        rows = pa.table({"id": attempt.ids, "error_type": attempt.error_types}, schema=_COLUMNS)
-        files = (
-            CommittedFile(f"{folder}/{stem}.parquet", size, name)
-            for folder, (name, size) in attempt.files.items()
-        )
-        return cls(f"{names.COMMITS}/{stem}.parquet", rows, tuple(files))
-
-    @property
-    def ids(self) -> np.ndarray:
-        """Of the images that are done, int64."""
-        ids: np.ndarray = self.rows["id"].to_numpy()
-        return ids
-
-    @property
-    def run_id(self) -> str:
-        """The run that has committed it."""
-        parts = names.parts_of(self.name)
-        return parts.run_id if parts else ""
-
-    def to_bytes(self) -> bytes:
-        """As it is stored."""
-        files = [[file.name, file.size, file.attempt] for file in self.files]
-        return parquet.to_bytes(self.rows.replace_schema_metadata({"files": json.dumps(files)}))
 
 
 @dataclass(frozen=True)
@@ -301,47 +232,9 @@ def _last_seal(output: Location, damaged: dict[str, str]) -> tuple[str, set[str]
 def _read_or_why(output: Location, name: str, sizes: dict[str, int]) -> Record | str | None:
     """A record, or why it cannot be read; None for one that was cut short, and so moved no file."""
     try:
-        return _read(output, name, sizes)
+        return read_record(output, name, sizes)
     except StorageError as error:
-        places = [f"{folder}/{names.base(name)}" for folder in names.DATA]
-        return str(error) if any(place in sizes for place in places) else None
-
-
-def _read(output: Location, name: str, sizes: dict[str, int]) -> Record:
-    rows = parquet.read(output / name)
-    said = (rows.schema.metadata or {}).get(b"files")
-    columns = [(column.name, column.type) for column in rows.schema]
-    expected = [(column.name, column.type) for column in _COLUMNS]
-    if columns != (expected[:1] if said is None else expected) or rows["id"].null_count:
-        raise _no_record(output / name)
-    if said is not None:
-        return Record(name, rows, _files(said, output / name))
-    places = [f"{folder}/{names.base(name)}" for folder in names.DATA]
-    there = [place for place in places if place in sizes]
-    # Without any it is void.
-    return Record(name, rows, tuple(CommittedFile(place) for place in there or places[:1]))
-
-
-def _files(said: bytes, record: Location) -> tuple[CommittedFile, ...]:
-    """What a record says of its files: nothing else is moved, or read, for it."""
-    try:
-        files = [(name, size, attempt) for name, size, attempt in json.loads(said)]
-        are_sound = all(
-            type(size) is int and _NAME.fullmatch(name) and _ATTEMPT.fullmatch(attempt)
-            for name, size, attempt in files
-        )
-    except (ValueError, TypeError, RecursionError):
-        are_sound = False
-    if not are_sound:
-        raise _no_record(record)
-    return tuple(CommittedFile(*file) for file in files)
-
-
-def _no_record(place: Location) -> StorageError:
-    return StorageError(
-        f"{place.uri} is no commit record, or a damaged one. Remove it, and the next run does its"
-        " images again"
-    )
+        return str(error) if any(place in sizes for place in places_of(name)) else None
 
 
 def _is_in_place(output: Location, file: CommittedFile, sizes: dict[str, int]) -> bool:

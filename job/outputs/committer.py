@@ -12,7 +12,7 @@ from job.errors import JobError, StorageError
 from job.outputs import names
 from job.outputs.attempts import Attempt
 from job.outputs.claims import OutputClaim
-from job.outputs.commits import CommittedFile, Record
+from job.outputs.records import CommittedFile, Record
 from job.storage.at_once import at_once
 from job.storage.location import Location
 from job.wording import counted

@@ -3,8 +3,9 @@
 import re
 
 from job.outputs import names
-from job.outputs.commits import Commits, Record
+from job.outputs.commits import Commits
 from job.outputs.dataset_card import SCHEMA
+from job.outputs.records import Record
 from job.results import verdict as verdicts
 from job.results.verdict import Verdict
 from job.storage.location import PARTIAL, Location, printable

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from job import schema
-from job.outputs.commits import Record
+from job.outputs.records import Record
 from job.results.listed_images import ListedImages
 from job.results.sound_rows import RowReader
 from job.results.verdict import Verdict
@@ -44,7 +44,7 @@ class RecordRows:
     verdict: Verdict
 
 
-def read_record(record: Record, reader: RowReader, images: ListedImages) -> RecordRows:
+def compare_record(record: Record, reader: RowReader, images: ListedImages) -> RecordRows:
     """Compare the rows of a record's files with the record, and with the manifest.
 
     Args:

@@ -15,7 +15,7 @@ from job.results.committed_files import (
     manifest_files,
     of_damaged_records,
 )
-from job.results.committed_rows import FileRows, read_record, read_unnamed
+from job.results.committed_rows import FileRows, compare_record, read_unnamed
 from job.results.listed_images import ListedImages
 from job.results.map_check import check_maps
 from job.results.once import check_once
@@ -80,7 +80,7 @@ def _read_rows(
 ) -> list[FileRows]:
     """The images of every file of maps/ and errors/."""
     files = {}
-    for read in at_once(partial(read_record, reader=reader, images=images), commits.records):
+    for read in at_once(partial(compare_record, reader=reader, images=images), commits.records):
         verdict.add(read.verdict)
         files.update({file.name: file for file in read.files})
     named = {file.name for record in commits.records for file in record.files}

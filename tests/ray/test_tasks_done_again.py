@@ -167,7 +167,7 @@ def test_a_task_makes_one_block_whose_rows_are_the_same_when_it_is_done_again(
 def test_a_run_whose_tasks_made_other_rows_the_second_time_is_not_finished(
     disturbed: Disturbed,
 ) -> None:
-    """Blocks cut by their bytes, as Ray has them by default, are what one block to a task avoids."""
+    """Blocks cut by their bytes, as Ray has them by default: what one block to a task avoids."""
     with pytest.raises(JobError) as raised:
         disturbed.run(block_size=2000)  # a map or two
     assert re.fullmatch(
