@@ -58,7 +58,8 @@ def test_rows_that_came_twice_are_told_and_the_images_they_came_with_are_left_to
         committer.check_finished()
     assert str(raised.value) == (
         "3 of 5 images have neither a map nor an error row: 4 rows were left out, for they came"
-        " with images that had come before. What is committed stays; the same command goes on with them"
+        " with images that had come before. What is committed stays; the same command goes on with"
+        " them"
     )
     assert raised.value.exit_code == 1
     assert Commits.read(output).done().tolist() == [0, 1]
