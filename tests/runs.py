@@ -37,17 +37,25 @@ RUNS = [f"2026112{day}T000000-{day:016x}" for day in range(10)]
 TASK = 4
 
 
-def encoded(ids: Iterable[int], failed: Iterable[int] = (), run_id: str = RUNS[0]) -> pa.Table:
+def encoded(
+    ids: Iterable[int],
+    failed: Iterable[int] = (),
+    run_id: str = RUNS[0],
+    *,
+    retryable: Iterable[int] = (),
+) -> pa.Table:
     """Rows as the encoder leaves them.
 
     Args:
         ids: of the images.
         failed: those of them that have no map.
         run_id: the run.
+        retryable: those that have no map, and may have one later.
     """
     numbers = list(ids)
-    reason = failure("decode", ImageError("truncated", "cut short"))
-    bad = set(failed)
+    reasons = dict.fromkeys(failed, failure("decode", ImageError("truncated", "cut short")))
+    gone = failure("fetch", ImageError("missing", "not there", retryable=True))
+    reasons.update(dict.fromkeys(retryable, gone))
     maps = np.empty(len(numbers), object)
     for row, number in enumerate(numbers):
         maps[row] = np.full((3, 1 + number % 7), number % 2, np.uint8)
@@ -58,7 +66,7 @@ def encoded(ids: Iterable[int], failed: Iterable[int] = (), run_id: str = RUNS[0
         "width": np.asarray(numbers, np.int32) % 7 + 1,
         "map": maps,
         "confidence": np.full(len(numbers), 0.5, np.float32),
-        "error": np.array([reason if number in bad else None for number in numbers], object),
+        "error": np.array([reasons.get(number) for number in numbers], object),
     }
     return MapEncoder(NAMES, COLOURS, model="m", run_id=run_id)(batch)
 
@@ -70,10 +78,14 @@ def listed(ids: Iterable[int]) -> pa.Table:
 
 
 def attempt(
-    output: Location, claim: OutputClaim, ids: Iterable[int], failed: Iterable[int] = ()
+    output: Location,
+    claim: OutputClaim,
+    ids: Iterable[int],
+    failed: Iterable[int] = (),
+    **more: Iterable[int],
 ) -> Attempt:
-    """What a worker of a run does with a task's rows."""
-    rows = encoded(ids, failed, claim.run_id)
+    """What a worker of a run does with a task's rows; see :func:`encoded`."""
+    rows = encoded(ids, failed, claim.run_id, **more)
     return write_attempt(output, claim.name, claim.run_id, rows, schema.maps(NAMES, COLOURS))
 
 

@@ -32,6 +32,7 @@ from job.outputs.error_rows import open_errors
 from job.outputs.palette import palette
 from job.storage import parquet
 from job.storage.location import Location
+from tests.runs import run
 
 # Two classes of one name, and what YAML and JSON have a meaning for.
 NAMES = ("sky", "ground", "no", "tree: 'x' # y", "ground", "空")
@@ -73,6 +74,7 @@ def write_maps(output: Location, count: int = 3, of: pa.Schema | None = None) ->
 
 
 def commit(output: Location, ids: list[int]) -> None:
+    """As a run of format 2 has left it."""
     file = output / "commits" / "20261101T000000-abcd-000000.parquet"
     table = pa.table({"id": pa.array(ids, pa.int64())})
     file.write_bytes(parquet.to_bytes(table))
@@ -135,10 +137,11 @@ def test_the_files_of_schemas_are_nobodys_work(output: Location) -> None:
     write_maps(output)
     describe(output)
     commit(output, [0, 1, 2])
-    assert Commits(output).recover() == 0
-    assert Commits(output).count("20261101T000000-abcd") == (3, {})
-    assert Commits(output).done().tolist() == [0, 1, 2]
-    assert open_errors(output, only_retryable=False).tolist() == []
+    for found in Commits.read(output), run(output, [0, 1, 2]), Commits.read(output):
+        assert (found.void, found.strays, found.unmoved) == ({}, (), ())
+        assert found.count("20261101T000000-abcd") == (3, {})
+        assert found.done().tolist() == [0, 1, 2]
+        assert open_errors(found, only_retryable=False).tolist() == []
     assert (output / "errors").names() == [SCHEMA]
     assert (output / "maps").names()[0] == SCHEMA, "readers that go by the first file go by it"
 
@@ -174,7 +177,7 @@ def test_a_second_run_writes_nothing(output: Location, monkeypatch: pytest.Monke
 
 def test_other_labels_beside_maps_are_refused(output: Location) -> None:
     describe(output)
-    commit(output, [0])
+    run(output, [0])
     other = ("sky", "water", *NAMES[2:])
     with pytest.raises(
         OutputConflictError, match="the name of class 1 is 'ground' there, not 'water'"
@@ -186,6 +189,7 @@ def test_other_labels_beside_maps_are_refused(output: Location) -> None:
 
 def test_another_model_may_begin_where_nothing_is_committed(output: Location) -> None:
     describe(output)
+    run(output, [])
     other = ("one", "two")
     describe(output, other)
     assert [label["name"] for label in read_labels(output) or []] == ["one", "two"]

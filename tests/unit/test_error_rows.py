@@ -8,19 +8,23 @@ import pytest
 
 from job import schema
 from job.outputs.attempts import to_error_rows
+from job.outputs.claims import OutputClaim
+from job.outputs.commits import Commits
 from job.outputs.error_rows import first_errors, open_errors
+from job.outputs.recovery import recover
 from job.storage import parquet
 from job.storage.location import Location
 from job.storage.opening import locate
+from tests.runs import RUNS, Hands, at_move, attempt, expecting, run_until
 
 
 def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
     output = locate(str(tmp_path))
     reason = {"stage": "decode", "error_type": "empty", "message": "why", "retryable": False}
-    for run, task in (("run-0", 0), ("run-1", 0), ("run-1", 1)):
+    for run, task in (("run-0", 0), ("run-1", 0), ("run-1", 1), ("run-10", 0)):
         uris = [f"{run}/{task}/{number}.jpg" for number in range(3)]
         table = pa.table({"id": range(3), "uri": uris, "error": [reason] * 3})
-        name = f"{run}-{task:06d}.parquet"
+        name = f"e000001-{run}-{task:06d}.parquet"
         (output / "errors" / name).write_bytes(parquet.to_bytes(to_error_rows(table, run)))
     found = first_errors(output, "run-1", 5)
     assert [uri for uri, _ in found] == [
@@ -30,25 +34,52 @@ def test_the_first_errors_are_those_of_the_run(tmp_path: Path) -> None:
     assert {reason for _, reason in found} == {"why"}
 
 
-def fail(output: Location, name: str, **retryable: bool) -> None:
-    """Leave a file of error rows: ``i1=True`` is image 1, which may work later."""
-    rows = [
-        {"id": int(image[1:]), "uri": "a.jpg", "run_id": name}
-        | {"stage": "fetch", "error_type": "missing", "message": "why", "retryable": may_work}
-        for image, may_work in retryable.items()
-    ]
-    table = pa.Table.from_pylist(rows, schema=schema.ERRORS)
-    (output / "errors" / f"{name}-000000.parquet").write_bytes(parquet.to_bytes(table))
+def commit(
+    output: Location, run_id: str, ids: list[int], failed: list[int], retryable: list[int]
+) -> None:
+    """As a run does, also with images that have an error row already."""
+    with OutputClaim(output, run_id, clock=Hands()) as claim:
+        recover(output, claim)
+        done = attempt(output, claim, ids, failed, retryable=retryable)
+        expecting(output, claim, ids).commit([done])
 
 
 def test_of_each_image_the_last_error_counts_until_it_has_a_map(output: Location) -> None:
-    assert open_errors(output, only_retryable=False).dtype == np.int64
-    fail(output, "run-1", i1=True, i2=True, i3=False, i4=True)
-    fail(output, "run-2", i2=False, i3=True)
-    ids = pa.table({"id": pa.array([4], pa.int64())})
-    (output / "maps" / "run-2-000000.parquet").write_bytes(parquet.to_bytes(ids))
-    assert open_errors(output, only_retryable=False).tolist() == [1, 2, 3]
-    assert open_errors(output, only_retryable=True).tolist() == [1, 3]
+    assert open_errors(Commits.read(output), only_retryable=False).dtype == np.int64
+    # The later run has the lower id: its claim says which is the later one.
+    commit(output, RUNS[1], [1, 2, 3, 4, 5], failed=[3], retryable=[1, 2, 4])
+    commit(output, RUNS[0], [2, 3, 4], failed=[2], retryable=[3])
+    found = Commits.read(output)
+    assert open_errors(found, only_retryable=False).tolist() == [1, 2, 3]
+    assert open_errors(found, only_retryable=True).tolist() == [1, 3]
+
+
+def test_errors_that_are_not_moved_yet_or_were_never_committed_are_told_apart(
+    output: Location,
+) -> None:
+    assert run_until(at_move, output, range(4), failed=[1, 2])
+    with OutputClaim(output, RUNS[1], clock=Hands()) as claim:
+        attempt(output, claim, [0, 3], failed=[3])
+    assert (output / "errors").names() == []
+    assert open_errors(Commits.read(output), only_retryable=False).tolist() == [1, 2]
+
+
+def test_errors_of_earlier_formats_come_before_those_of_later_runs(output: Location) -> None:
+    earlier = "20991231T000000-ffff-000000.parquet"
+    rows = pa.Table.from_pylist(
+        [
+            {"id": number, "uri": "a.jpg", "run_id": "20991231T000000-ffff"}
+            | {"stage": "fetch", "error_type": "missing", "message": "why", "retryable": True}
+            for number in (1, 2)
+        ],
+        schema=schema.ERRORS,
+    )
+    (output / "errors" / earlier).write_bytes(parquet.to_bytes(rows))
+    (output / "commits" / earlier).write_bytes(parquet.to_bytes(rows.select(["id"])))
+    commit(output, RUNS[0], [2], failed=[2], retryable=[])
+    found = Commits.read(output)
+    assert open_errors(found, only_retryable=False).tolist() == [1, 2]
+    assert open_errors(found, only_retryable=True).tolist() == [1]
 
 
 @pytest.mark.parametrize("count", [0, 2])

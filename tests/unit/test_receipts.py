@@ -5,17 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
+from job.errors import OutputConflictError
 from job.models.checkpoint import Checkpoint, Origin
 from job.models.info import ModelInfo
 from job.outputs import receipts
+from job.outputs.claims import OutputClaim
 from job.outputs.receipts import Receipt, Status, new_run_id, read_all
+from job.outputs.recovery import recover
 from job.outputs.same_maps import check_same_maps
-from job.storage import parquet
 from job.storage.location import Location
 from job.storage.opening import locate
+from tests.runs import RUNS, Hands, at_move, run, run_until
 
 ORIGIN = Origin("a/model", "c0ffee", "digest-1")
 SETTINGS = {
@@ -108,36 +110,50 @@ def test_a_checkpoint_tells_the_receipt_where_it_came_from(
     check_same_maps(output, card.origin, SETTINGS)
 
 
-def commit(output: Location, task: int, ids: list[int], *kinds: str) -> None:
-    """As a write task does: its record, and a row for each of the ids that failed."""
-    name = f"run-1-{task:06d}"
-    (output / "commits" / f"{name}.parquet").write_bytes(file_of(id=ids))
-    if kinds:
-        (output / "errors" / f"{name}.parquet").write_bytes(
-            file_of(error_type=list(kinds), message=["why"] * len(kinds), uri=["a"] * len(kinds))
-        )
-
-
-def file_of(**columns: list[Any]) -> bytes:
-    return parquet.to_bytes(pa.table(columns))
-
-
 @pytest.mark.parametrize("status", ["running", "stopped"])
 def test_the_next_run_puts_right_what_a_killed_one_has_left(
     output: Location, status: Status
 ) -> None:
     replace(started(), status=status, maps=1).write(output)
     replace(started("run-0"), status="finished", ended="then", maps=7).write(output)
-    commit(output, 0, [1, 2, 3], "empty")
-    (output / "commits" / "run-10-000000.parquet").write_bytes(file_of(id=[9]))
+    run(output, [1, 2, 3], failed=[2], run_id="run-1")
+    run(output, [9], run_id="run-10")
     (output / "runs" / "damaged.json").write_bytes(b"{")
-    receipts.settle(output)
+    settle(output)
     found = written(output)
-    assert (found["maps"], found["errors"]) == (2, {"empty": 1})
+    assert (found["maps"], found["errors"]) == (2, {"truncated": 1})
     assert found["status"] == ("stopped" if status == "stopped" else "failed")
     assert found["ended"]
     assert found["message"].startswith("killed")
     assert written(output, "run-0")["maps"] == 7, "one that has ended is left as it is"
     settled = (output / "runs" / "run-1.json").read_bytes()
-    receipts.settle(output)
+    settle(output)
     assert (output / "runs" / "run-1.json").read_bytes() == settled
+
+
+def test_what_a_killed_run_had_committed_and_not_moved_is_counted(output: Location) -> None:
+    started().write(output)
+    assert run_until(at_move, output, range(4), failed=[1], run_id="run-1")
+    settle(output)
+    found = written(output)
+    assert (found["maps"], found["errors"]) == (3, {"truncated": 1})
+
+
+def test_the_receipt_of_a_run_that_took_over_is_its_own_affair(output: Location) -> None:
+    with OutputClaim(output, "run-1", clock=Hands()) as claim:
+        found = recover(output, claim)
+    run(output, range(4), run_id="run-2")
+    for run_id in ("run-0", "run-2"):
+        started(run_id).write(output)
+    with pytest.raises(OutputConflictError):
+        receipts.settle(output, found, claim)
+    claim.ask = lambda: None  # type: ignore[method-assign]  # it has just asked
+    receipts.settle(output, found, claim)
+    assert written(output, "run-0")["status"] == "failed"
+    assert written(output, "run-2")["status"] == "running"
+
+
+def settle(output: Location) -> None:
+    """As the next run does."""
+    with OutputClaim(output, RUNS[9], clock=Hands()) as claim:
+        receipts.settle(output, recover(output, claim), claim)

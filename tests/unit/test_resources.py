@@ -92,7 +92,8 @@ def test_what_the_user_has_set_stays_as_set() -> None:
     for cluster in (WORKSTATION, FLEET, CPU_FLEET):
         resources = plan_resources(config(gpus_per_worker=0, **options), cluster, 1000)
         assert (resources.workers, resources.threads, resources.batch_size) == (3, 4, 7)
-        assert (resources.images_per_task, resources.images_per_file) == (4, 9)
+        # A file has whole tasks.
+        assert (resources.images_per_task, resources.images_per_file) == (4, 12)
 
 
 def test_more_workers_than_there_is_room_for_are_as_many_as_there_is_room_for() -> None:
@@ -110,6 +111,7 @@ def test_a_task_has_no_more_images_than_a_file() -> None:
             resources = plan_resources(config(), cluster, remaining)
             most = 4096 if resources.gpus_per_worker else 512
             assert 1 <= resources.images_per_task <= resources.images_per_file <= most
+            assert resources.images_per_file % resources.images_per_task == 0
 
 
 @pytest.mark.parametrize("cluster", EVERY, ids=str)
@@ -214,5 +216,5 @@ def test_a_resource_plan_reads_as_a_line() -> None:
         "1 predictor with 1 GPU each, batches of 32, 64 images per task, 4096 per file"
     )
     assert str(plan_resources(config(), LAPTOP, 1000)) == (
-        "2 predictors with 1 thread each, batches of 16, 56 images per task, 62 per file"
+        "2 predictors with 1 thread each, batches of 16, 56 images per task, 112 per file"
     )

@@ -16,7 +16,7 @@ from tests.unit.test_receipts import ORIGIN, SETTINGS, started
 
 def leave_a_commit(output: Location) -> None:
     """As a run does that has made a map."""
-    (output / "commits" / "run-1-000000.parquet").write_bytes(b"")
+    (output / "maps" / "e000001-run-1-000000.parquet").write_bytes(b"")
 
 
 def test_a_run_that_has_made_nothing_binds_nobody(output: Location) -> None:

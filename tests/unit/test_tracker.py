@@ -18,13 +18,17 @@ def test_the_type_of_the_handle_has_every_method_of_the_actor_with_its_types() -
         assert tuple(hints.values()) == parameters, name
 
 
-def test_a_retried_task_counts_once() -> None:
+def test_what_is_committed_by_now_is_what_was_told_last() -> None:
     tracker = RunTracker()
-    tracker.commit(0, 8, {"empty": 2})
-    tracker.commit(1, 10, {})
-    tracker.commit(0, 9, {"empty": 1})
+    assert tracker.snapshot().done == 0
+    tracker.commit(8, {"empty": 1})
+    first = tracker.snapshot()
+    assert (first.maps, first.errors, first.at_first, first.steady) == (8, Counter(empty=1), 9, 0)
+    tracker.commit(19, {"empty": 1, "truncated": 0})
     total = tracker.snapshot()
     assert (total.maps, total.errors, total.done) == (19, Counter(empty=1), 20)
+    assert (total.at_first, total.first_map) == (9, first.first_map)
+    assert total.steady > 0
 
 
 def test_time_of_all_workers_adds_up() -> None:
