@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 
 from job import schema
 from job.errors import ImageError
+from job.inputs.base import Input
+from job.inputs.manifest import Manifest, freeze
 from job.limits import RetryPolicy
-from job.outputs.attempts import Attempt, write_attempt
+from job.outputs import receipts
+from job.outputs.attempts import Attempt, write_attempt, write_manifest
 from job.outputs.claims import OutputClaim
 from job.outputs.clock import Clock
 from job.outputs.commits import Commits
@@ -119,6 +122,16 @@ def run(
             ]
         )
         committer.clear()
+    return found
+
+
+def frozen_in(source: Input, output: Location) -> Manifest:
+    """The manifest of an OUTPUT, as a run leaves it that lists an input and does no more."""
+    with OutputClaim(output, receipts.new_run_id(), clock=Hands()) as claim:
+        found = freeze(source, recover(output, claim).manifest_files())
+        committer = Committer(output, claim)
+        for part in found.new_parts:
+            committer.commit([write_manifest(output, claim.name, part)])
     return found
 
 

@@ -9,6 +9,7 @@ from job.inputs.manifest import freeze
 from job.storage.location import Location
 from job.storage.opening import locate
 from tests.conftest import S3
+from tests.runs import frozen_in
 from tests.unit.test_manifest import numbered, touch
 
 
@@ -20,7 +21,7 @@ def test_a_folder_that_looks_like_a_glob_is_a_folder_and_its_files_are_sifted_by
     root = {"local": str(tmp_path), "memory": memory, "s3": "s3://bucket/looks"}[kind]
     for file in ("b.jpg", "notes.txt", "sub[3]/c.png", "Thumbs.db", "._b.jpg"):
         (locate(root) / name / file).write_bytes(b"x")
-    images = freeze(ListedFiles(f"{root}/{name}"), output)
+    images = frozen_in(ListedFiles(f"{root}/{name}"), output)
     assert set(numbered(images)) == {"b.jpg", "c.png"}
     assert str(images.left_out) == (
         "1 object without an image's name (notes.txt), 2 files of operating systems"
@@ -28,15 +29,13 @@ def test_a_folder_that_looks_like_a_glob_is_a_folder_and_its_files_are_sifted_by
     ) or "such as Thumbs.db" in str(images.left_out)
     for uri in images.rows["uri"].to_pylist():
         assert locate(uri).read_bytes() == b"x"
-    assert set(numbered(freeze(ListedFiles(f"{root}/{name}/*.txt"), output, write=False))) >= {
-        "notes.txt"
-    }
+    assert set(numbered(freeze(ListedFiles(f"{root}/{name}/*.txt"), ()))) >= {"notes.txt"}
 
 
 def test_a_manifest_on_s3_names_objects_by_their_uri(s3: S3, tmp_path: Path) -> None:
     source = s3.upload(touch(tmp_path / "in", "a.jpg", "b.png", "c.txt"), "manifest-in")
     place = locate("s3://bucket/manifest-out")
-    images = freeze(ListedFiles(source), place)
+    images = frozen_in(ListedFiles(source), place)
     assert images.rows["uri"].to_pylist() == [f"{source}/a.jpg", f"{source}/b.png"]
     assert images.left_out.total == 1
-    assert freeze(ListedFiles(source), place).new == 0
+    assert len(frozen_in(ListedFiles(source), place).new) == 0

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from job.cli import main
 from job.errors import OutputConflictError
 from job.models.checkpoint import Origin
-from job.outputs import receipts
+from job.outputs import commits, receipts
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
 from job.outputs.dataset_card import read_labels, write_card
@@ -23,6 +24,7 @@ from job.results.verification import verify
 from job.storage import parquet
 from job.storage.location import Location
 from job.storage.opening import locate
+from tests.runs import RUNS, Hands, ids_in, run
 
 ROOT = Path(__file__).parents[2]
 EARLIER = ROOT / "tests" / "data" / "earlier"
@@ -36,28 +38,43 @@ def output(tmp_path: Path) -> Location:
 
 
 def test_what_was_committed_before_is_done(output: Location) -> None:
-    assert Commits(output).done().tolist() == [0, 1, 3]
-    assert Commits(output).runs() == [RUN]
-    assert Commits(output).count(RUN) == (3, {})
+    found = Commits.read(output)
+    assert found.done().tolist() == [0, 1, 3]
+    assert commits.runs(output) == [RUN]
+    assert found.count(RUN) == (3, {})
+    assert [parquet.read(file)["id"].to_pylist() for file in found.manifest_files()] == [
+        list(range(8))
+    ]
 
 
-def test_commits_of_both_folders_count(output: Location) -> None:
-    (output / "commits" / "20270101T000000-abcd-000000.parquet").write_bytes(
-        parquet.to_bytes(parquet.read(output / "manifest" / "part-000000000000.parquet", ["id"]))
-    )
-    assert Commits(output).done().tolist() == list(range(8))
-    assert Commits(output).runs() == [RUN, "20270101T000000-abcd"]
-    assert Commits(output).count("20270101T000000-abcd") == (8, {})
+def test_commits_of_every_format_count(output: Location) -> None:
+    of_format_2 = "20270101T000000-abcd-000000.parquet"
+    rows = parquet.to_bytes(pa.table({"id": pa.array([2, 4], pa.int64())}))
+    for folder in ("commits", "maps"):
+        (output / folder / of_format_2).write_bytes(rows)
+    run(output, range(7), failed=[6], run_id=RUNS[0])
+    found = Commits.read(output)
+    assert found.done().tolist() == list(range(7))
+    assert commits.runs(output) == [RUN, "20270101T000000-abcd", RUNS[0]]
+    assert found.count(RUN) == (3, {})
+    assert found.count("20270101T000000-abcd") == (2, {})
+    assert found.count(RUNS[0]) == (1, {"truncated": 1})
+    assert run(output, range(7), run_id=RUNS[1]).done().tolist() == list(range(7))
+    assert ids_in(output, "maps") == list(range(6))
 
 
 def test_recovery_removes_what_was_left_pending_in_either_folder(output: Location) -> None:
     (output / "commits" / "20270101T000000-abcd-000000.pending.parquet").write_bytes(b"")
     (output / "maps" / "20270101T000000-abcd-000000.parquet").write_bytes(b"")
-    assert Commits(output).recover() == 2
-    assert Commits(output).pending() == []
-    assert Commits(output).done().tolist() == [0, 1, 3]
-    assert (output / "maps").names() == [f"{RUN}-{task:06d}.parquet" for task in (0, 1, 3)]
+    found = run(output, ())
+    assert len([name for name in found.void if name.endswith(".pending.parquet")]) == 3
+    assert found.done().tolist() == [0, 1, 3]
+    committed = [f"{RUN}-{task:06d}.parquet" for task in (0, 1, 3)]
+    assert (output / "maps").names() == (output / "checkpoint").names() == committed
+    assert (output / "commits").names() == []
     assert (output / "errors").names() == ["0-schema.parquet"]
+    assert not (output / "lock.json").exists()
+    assert Commits.read(output).void == {}
 
 
 def test_verify_finds_what_is_there_and_what_is_left_to_do(output: Location) -> None:
@@ -80,7 +97,7 @@ def test_its_receipt_is_read_and_settled_in_its_own_format(output: Location) -> 
     assert (found.format, found.run_id, found.status) == (1, RUN, "running")
     assert (found.input, found.model.name) == ("s3://earlier/images", "job/demo/model")
     before = stored(output)
-    receipts.settle(output)
+    settle(output)
     (settled,) = receipts.read_all(output)
     assert (settled.status, settled.maps, settled.errors) == ("failed", 3, {})
     changed = {"status", "ended", "maps", "errors", "message"}
@@ -99,6 +116,12 @@ def test_other_maps_are_refused_beside_those_of_before(output: Location) -> None
         write_card(output, [*names, "more"], palette([*names, "more"]))
     colours = np.array([label["color"] for label in read_labels(output) or []], np.uint8)
     write_card(output, names, colours)
+
+
+def settle(output: Location) -> None:
+    """As the next run does."""
+    with OutputClaim(output, RUNS[0], clock=Hands()) as claim:
+        receipts.settle(output, recover(output, claim), claim)
 
 
 def stored(output: Location, run_id: str = RUN) -> dict[str, Any]:
@@ -126,7 +149,7 @@ def test_every_verb_refuses_what_a_later_release_has_written(
     said = capsys.readouterr().err
     assert "OUTPUT has format 99" in said
     assert "was written by ray-batch-segmentation 9.0, and this is" in said
-    assert "knows formats up to 2. Upgrade ray-batch-segmentation" in said
+    assert "knows formats up to 3. Upgrade ray-batch-segmentation" in said
     assert sorted(Path(output.path).rglob("*")) == before, "nothing was written"
 
 
@@ -135,7 +158,7 @@ def test_a_later_release_that_does_not_tell_its_version_is_refused_all_the_same(
     output: Location, more: dict[str, Any]
 ) -> None:
     of_later_release(output, **more)
-    for refuses in (receipts.check_format, receipts.read_all, receipts.settle):
+    for refuses in (receipts.check_format, receipts.read_all, settle):
         with pytest.raises(OutputConflictError, match="by ray-batch-segmentation of a newer ver"):
             refuses(output)
 
@@ -147,7 +170,7 @@ def test_what_a_later_release_of_this_format_adds_is_ignored_and_kept(output: Lo
     receipts.check_format(output)
     (found,) = receipts.read_all(output)
     assert isinstance(found, Receipt)
-    receipts.settle(output)
+    settle(output)
     assert {name: stored(output)[name] for name in added} == added
 
 
@@ -161,6 +184,6 @@ def test_a_damaged_receipt_is_a_sentence_for_who_needs_it(
     record = {**stored(output), **change}
     (output / "runs" / f"{RUN}.json").write_bytes(json.dumps(record).encode())
     receipts.check_format(output)
-    receipts.settle(output)
+    settle(output)
     with pytest.raises(Exception, match=r"\.json is no receipt, or a damaged one. Remove it"):
         receipts.read_all(output)

@@ -21,8 +21,10 @@ from job.inputs.left_out import LeftOut
 from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import Manifest, freeze
 from job.inputs.manifest_source import ManifestSource
+from job.outputs.commits import Commits
 from job.rows import Listed
 from job.storage.location import Location
+from tests.runs import frozen_in
 from tests.servers import serving, serving_folder
 
 
@@ -44,16 +46,23 @@ def frozen(output: Location) -> pa.Table:
     )
 
 
+def of_format_1(output: Location, images: Manifest) -> None:
+    """Leave a manifest as format 1 did: without parts, and no record names its file."""
+    folder = Path(output.path) / "manifest"
+    folder.mkdir(parents=True)
+    pq.write_table(images.rows.drop_columns("part"), folder / "part-000000000000.parquet")
+
+
 def test_images_are_numbered_in_the_order_of_their_paths(tmp_path: Path, output: Location) -> None:
     source = touch(tmp_path / "in", "b.jpg", "a/z.PNG", "c.webp")
-    images = freeze(ListedFiles(str(source)), output)
+    images = frozen_in(ListedFiles(str(source)), output)
     assert numbered(images) == {"z.PNG": 0, "b.jpg": 1, "c.webp": 2}
-    assert (images.images, images.new, images.size, images.left_out.total) == (3, 3, 30, 0)
+    assert (images.images, len(images.new), images.size, images.left_out.total) == (3, 3, 30, 0)
 
 
 def test_the_frozen_rows_say_where_how_large_and_which(tmp_path: Path, output: Location) -> None:
     source = touch(tmp_path / "in", "a.jpg", "b.jpg")
-    freeze(ListedFiles(str(source)), output)
+    frozen_in(ListedFiles(str(source)), output)
     rows = frozen(output)
     assert rows.schema.equals(schema.MANIFEST)
     assert rows["uri"].to_pylist() == [str(source / "a.jpg"), str(source / "b.jpg")]
@@ -63,24 +72,24 @@ def test_the_frozen_rows_say_where_how_large_and_which(tmp_path: Path, output: L
 
 def test_ids_are_the_same_when_it_is_listed_again(tmp_path: Path, output: Location) -> None:
     source = touch(tmp_path / "in", "a.jpg", "b.jpg")
-    first = freeze(ListedFiles(str(source)), output)
+    first = frozen_in(ListedFiles(str(source)), output)
     files = (output / "manifest").names()
-    again = freeze(ListedFiles(str(source)), output)
+    again = frozen_in(ListedFiles(str(source)), output)
     assert again.rows.equals(first.rows)
-    assert (again.new, again.size) == (0, 20)
+    assert (len(again.new), again.size) == (0, 20)
     assert (output / "manifest").names() == files
 
 
 def test_images_that_come_later_get_the_next_ids(tmp_path: Path, output: Location) -> None:
     source = touch(tmp_path / "in", "b.jpg", "d.jpg")
-    freeze(ListedFiles(str(source)), output)
+    frozen_in(ListedFiles(str(source)), output)
     touch(source, "a.jpg", "c.jpg")
     (source / "b.jpg").unlink()
-    images = freeze(ListedFiles(str(source)), output)
+    images = frozen_in(ListedFiles(str(source)), output)
     assert numbered(images) == {"b.jpg": 0, "d.jpg": 1, "a.jpg": 2, "c.jpg": 3}
-    assert (images.new, images.images) == (2, 4), "what is gone stays in the list"
+    assert (len(images.new), images.images) == (2, 4), "what is gone stays in the list"
     touch(source, "e.jpg")
-    assert numbered(freeze(ListedFiles(str(source)), output))["e.jpg"] == 4
+    assert numbered(frozen_in(ListedFiles(str(source)), output))["e.jpg"] == 4
     assert sorted(frozen(output)["id"].to_pylist()) == [0, 1, 2, 3, 4]
 
 
@@ -88,10 +97,10 @@ def test_an_input_that_is_empty_by_now_is_fine_when_it_was_listed_before(
     tmp_path: Path, output: Location
 ) -> None:
     source = touch(tmp_path / "in", "a.jpg", "notes.txt")
-    freeze(ListedFiles(str(source)), output)
+    frozen_in(ListedFiles(str(source)), output)
     (source / "a.jpg").unlink()
-    images = freeze(ListedFiles(str(source)), output)
-    assert (images.images, images.new, images.left_out.total) == (1, 0, 1)
+    images = frozen_in(ListedFiles(str(source)), output)
+    assert (images.images, len(images.new), images.left_out.total) == (1, 0, 1)
 
 
 class Rows:
@@ -118,9 +127,9 @@ class Rows:
 
 
 def test_an_image_is_known_by_where_it_is_and_by_its_part(output: Location) -> None:
-    freeze(Rows("7", "8"), output)
-    images = freeze(Rows("8", "9", "7"), output)
-    assert (images.new, images.size, images.unknown_sizes) == (1, 5, 3)
+    frozen_in(Rows("7", "8"), output)
+    images = frozen_in(Rows("8", "9", "7"), output)
+    assert (len(images.new), images.size, images.unknown_sizes) == (1, 5, 3)
     assert frozen(output)["part"].to_pylist() == [None, "7", "8", "9"]
     assert images.witnesses[-1] == Listed("shelf/a", None, None, "7")
     again = images.as_listed_now(images.rows)
@@ -133,13 +142,11 @@ def test_a_manifest_from_before_there_were_parts_is_one_of_whole_objects(
     tmp_path: Path, output: Location
 ) -> None:
     source = touch(tmp_path / "in", "a.jpg", "b.jpg")
-    freeze(ListedFiles(str(source)), output)
-    (file,) = (Path(output.path) / "manifest").iterdir()
-    pq.write_table(pq.read_table(file).drop_columns("part"), file)
+    of_format_1(output, freeze(ListedFiles(str(source)), ()))
     touch(source, "c.jpg")
-    images = freeze(ListedFiles(str(source)), output)
+    images = frozen_in(ListedFiles(str(source)), output)
     assert images.rows.schema.equals(schema.MANIFEST)
-    assert (images.new, images.images) == (1, 3)
+    assert (len(images.new), images.images) == (1, 3)
     assert images.rows["part"].to_pylist() == [None] * 3
 
 
@@ -147,7 +154,7 @@ def test_what_is_no_image_by_its_name_is_counted_and_left_out(
     tmp_path: Path, output: Location
 ) -> None:
     source = touch(tmp_path / "in", "a.jpg", "b.txt", "jpg", ".jpg.swp", "c.jpg.bak", "d.JPEG")
-    images = freeze(ListedFiles(str(source)), output)
+    images = frozen_in(ListedFiles(str(source)), output)
     assert set(numbered(images)) == {"a.jpg", "d.JPEG"}
     assert images.left_out.total == 4
 
@@ -156,8 +163,8 @@ def test_a_glob_or_a_single_object_is_taken_whatever_its_name(
     tmp_path: Path, output: Location
 ) -> None:
     source = touch(tmp_path / "in", "a", "b.bin")
-    assert set(numbered(freeze(ListedFiles(f"{source}/*"), output, write=False))) == {"a", "b.bin"}
-    assert set(numbered(freeze(ListedFiles(f"{source}/b.bin"), output, write=False))) == {"b.bin"}
+    assert set(numbered(freeze(ListedFiles(f"{source}/*"), ()))) == {"a", "b.bin"}
+    assert set(numbered(freeze(ListedFiles(f"{source}/b.bin"), ()))) == {"b.bin"}
 
 
 def test_sizes_that_a_storage_does_not_tell_are_unknown_and_not_zero(
@@ -165,11 +172,11 @@ def test_sizes_that_a_storage_does_not_tell_are_unknown_and_not_zero(
 ) -> None:
     touch(tmp_path / "in", "a.jpg", "b c.png", "sub/d.webp", "e.txt")
     with serving_folder(tmp_path / "in") as address:
-        images = freeze(ListedFiles(address), output)
+        images = frozen_in(ListedFiles(address), output)
     assert set(numbered(images)) == {"a.jpg", "b%20c.png", "d.webp"}
     assert images.rows["size"].to_pylist() == [None] * 3
     assert (images.size, images.unknown_sizes) == (None, 3)
-    images = freeze(ListedFiles(str(tmp_path / "in")), output)
+    images = frozen_in(ListedFiles(str(tmp_path / "in")), output)
     assert images.images == 6, "known sizes go beside them"
     assert (images.size, images.unknown_sizes) == (30, 3)
 
@@ -193,7 +200,7 @@ def test_links_of_a_web_folder_are_images_by_the_names_in_them(output: Location)
             pass
 
     with serving(Server) as address:
-        images = freeze(ListedFiles(f"{address}/i/"), output)
+        images = frozen_in(ListedFiles(f"{address}/i/"), output)
     names = [uri.removeprefix(f"{address}/i/") for uri in images.rows["uri"].to_pylist()]
     assert names == [
         *("?of=d.png", "?of=sub/c.JPG", "a.jpg", "e.jpg?v=2", "get.php?of=b.jpg&v=1"),
@@ -212,13 +219,13 @@ def test_images_of_archives_are_named_with_their_archive(
     source = touch(tmp_path / "in", "a.jpg", "sub/b [1].jpg", "__MACOSX/a.jpg")
     for name in ("one", "two"):
         shutil.make_archive(name, kind, source)
-    first = freeze(ListedFiles(f"{kind}://::one.{kind}"), output)
+    first = frozen_in(ListedFiles(f"{kind}://::one.{kind}"), output)
     # From another folder, and by its full name.
-    second = freeze(ListedFiles(f"{kind}://::file://{tmp_path}/two.{kind}"), output)
-    assert (first.images, second.new, second.images) == (2, 2, 4)
+    second = frozen_in(ListedFiles(f"{kind}://::file://{tmp_path}/two.{kind}"), output)
+    assert (first.images, len(second.new), second.images) == (2, 2, 4)
     assert "1 file of an operating system" in str(first.left_out)
-    again = freeze(ListedFiles(f"{kind}://::{tmp_path}/one.{kind}"), output)
-    assert (again.new, again.images) == (0, 4)
+    again = frozen_in(ListedFiles(f"{kind}://::{tmp_path}/one.{kind}"), output)
+    assert (len(again.new), again.images) == (0, 4)
     uris = again.rows["uri"].to_pylist()
     assert uris[0].startswith(f"{kind}://")
     assert uris[0].endswith(f"a.jpg::{tmp_path}/one.{kind}")
@@ -235,19 +242,20 @@ def test_no_image_among_what_is_there_is_an_error_with_the_way_out(
 ) -> None:
     source = touch(tmp_path / "in", "a.txt", "b.csv")
     with pytest.raises(StorageError, match=r"no image.*\.avif.*2 objects.*a\.txt.*Give a glob"):
-        freeze(ListedFiles(str(source)), output)
+        freeze(ListedFiles(str(source)), ())
     assert not output.exists()
 
 
 def test_counting_writes_nothing(tmp_path: Path, output: Location) -> None:
     source = touch(tmp_path / "in", "a.jpg")
-    assert freeze(ListedFiles(str(source)), output, write=False).new == 1
+    files = Commits.read(output).manifest_files()
+    assert len(freeze(ListedFiles(str(source)), files).new) == 1
     assert not output.exists()
 
 
 def test_without_drops_what_is_done_and_keeps_the_order(tmp_path: Path, output: Location) -> None:
     source = touch(tmp_path / "in", *(f"{number}.jpg" for number in range(6)))
-    images = freeze(ListedFiles(str(source)), output)
+    images = frozen_in(ListedFiles(str(source)), output)
     left = images.without(np.array([0, 3, 5, 99], np.int64))
     assert left["id"].to_pylist() == [1, 2, 4]
     assert left.column_names == ["id", "uri", "size", "etag", "part"]
@@ -258,8 +266,8 @@ def test_without_drops_what_is_done_and_keeps_the_order(tmp_path: Path, output: 
 def test_strange_names_are_frozen_as_they_are(tmp_path: Path, output: Location) -> None:
     names = ["a b.jpg", "[i].jpg", "j\nk.jpg", "ü🎈.jpg", "e%20f.jpg", "g?h#i.jpg"]
     source = touch(tmp_path / "in", *names)
-    assert set(numbered(freeze(ListedFiles(str(source)), output))) == set(names)
-    assert freeze(ListedFiles(str(source)), output).new == 0
+    assert set(numbered(frozen_in(ListedFiles(str(source)), output))) == set(names)
+    assert len(frozen_in(ListedFiles(str(source)), output).new) == 0
 
 
 def source_of(rows: int, images_per_task: int) -> ManifestSource:
@@ -289,12 +297,10 @@ def test_other_tools_read_a_manifest_that_was_begun_before_there_were_parts(
     tmp_path: Path, output: Location
 ) -> None:
     source = touch(tmp_path / "in", "a.jpg")
-    freeze(ListedFiles(str(source)), output)
-    (file,) = (Path(output.path) / "manifest").iterdir()
-    pq.write_table(pq.read_table(file).drop_columns("part"), file)
+    of_format_1(output, freeze(ListedFiles(str(source)), ()))
     touch(source, "b.jpg")
-    freeze(ListedFiles(str(source)), output)
+    frozen_in(ListedFiles(str(source)), output)
     pattern = f"{output.path}/manifest/*.parquet"
-    assert duckdb.execute(f"select id, uri from '{pattern}'").fetchall() == [
+    assert duckdb.execute(f"select id, uri from '{pattern}' order by id").fetchall() == [
         (number, str(source / name)) for number, name in enumerate(("a.jpg", "b.jpg"))
     ]

@@ -37,6 +37,7 @@ from job.storage import parquet
 from job.storage.location import Location
 from job.storage.opening import locate
 from tests.hostile import saved
+from tests.runs import run
 
 
 class Bomb:
@@ -278,39 +279,56 @@ def output(tmp_path: Path) -> Location:
 
 READERS: dict[str, Callable[[Location, Path], object]] = {
     "verify": lambda output, _: verify(output, deep=True),
-    "freeze": lambda output, source: freeze(ListedFiles(str(source)), output, write=False),
-    "done": lambda output, _: Commits(output).done(),
-    "open errors": lambda output, _: error_rows.open_errors(output, only_retryable=True),
+    "freeze": lambda output, source: freeze(
+        ListedFiles(str(source)), Commits.read(output).manifest_files()
+    ),
+    "done": lambda output, _: Commits.read(output).done(),
+    "recover": lambda output, _: run(output, [0]),
+    "count": lambda output, _: Commits.read(output).count(OF_A_RUN.removesuffix("-000000.parquet")),
+    "open errors": lambda output, _: error_rows.open_errors(
+        Commits.read(output), only_retryable=False
+    ),
     "rows": lambda output, _: [t.to_pylist() for t in parquet.tables(output / "maps")],
 }
 
 
+# A file that a run of format 2 has left, by its name.
+OF_A_RUN = "20261128T230544-0c80-000000.parquet"
+
+
 @pytest.mark.parametrize(
-    ("folder", "reader"),
+    ("file", "reader"),
     [
-        ("manifest", "verify"),
-        ("manifest", "freeze"),
-        ("maps", "verify"),
-        ("maps", "rows"),
-        ("errors", "verify"),
-        ("errors", "open errors"),
-        ("commits", "verify"),
-        ("commits", "done"),
-        ("checkpoint", "done"),
+        ("manifest/part-000000000001.parquet", "verify"),
+        ("manifest/part-000000000001.parquet", "freeze"),
+        (f"maps/{OF_A_RUN}", "verify"),
+        (f"maps/{OF_A_RUN}", "rows"),
+        (f"maps/{OF_A_RUN}", "recover"),
+        (f"errors/{OF_A_RUN}", "verify"),
+        (f"errors/{OF_A_RUN}", "open errors"),
+        (f"errors/{OF_A_RUN}", "count"),
+        (f"commits/{OF_A_RUN}", "verify"),
+        (f"commits/{OF_A_RUN}", "done"),
+        (f"commits/{OF_A_RUN}", "recover"),
+        (f"checkpoint/{OF_A_RUN}", "done"),
+        ("claims/e000001-run.seal.parquet", "done"),
     ],
 )
 def test_parquet_with_pickles_in_it_is_never_unpickled(
-    output: Location, pictures: Path, bomb: bytes, exploded: Path, folder: str, reader: str
+    output: Location, pictures: Path, bomb: bytes, exploded: Path, file: str, reader: str
 ) -> None:
     # Ray registers a type of Arrow whose values are pickles; whoever reads them runs them.
     pickles = pa.ExtensionArray.from_storage(
         ArrowPythonObjectType(), pa.array([bomb], pa.large_binary())
     )
     columns = ("uri", "part", "size", "etag", "height", "width", "map", "classes", "retryable")
-    table = pa.table({"id": [0], **dict.fromkeys(columns, pickles)})
-    place = Path(output.path) / folder
-    place.mkdir(exist_ok=True)
-    pq.write_table(table, place / "stranger.parquet")
+    more = ("error_type", "record")
+    table = pa.table({"id": [0], **dict.fromkeys((*columns, *more), pickles)})
+    (output / "commits" / OF_A_RUN).write_bytes(parquet.to_bytes(table.select(["id"])))
+    (output / "maps" / OF_A_RUN).write_bytes(parquet.to_bytes(table.select(["id"])))
+    place = Path(output.path) / file
+    place.parent.mkdir(exist_ok=True)
+    pq.write_table(table, place)
     with contextlib.suppress(JobError, pa.ArrowException):
         READERS[reader](output, pictures)
     assert not exploded.exists()
@@ -323,7 +341,7 @@ def test_a_receipt_that_makes_no_sense_is_a_sentence(
     output: Location, model_dir: Path, content: bytes
 ) -> None:
     (output / "runs" / "0.json").write_bytes(content)
-    (output / "commits" / "0-000000.parquet").write_bytes(b"")
+    (output / "maps" / "e000001-0-000000.parquet").write_bytes(b"")
     card = ModelInfo.of(Checkpoint.from_model(str(model_dir)))
     with pytest.raises(JobError):
         check_same_maps(output, card.origin, {})
