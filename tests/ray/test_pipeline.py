@@ -166,17 +166,26 @@ def test_receipt_says_what_ran_and_how_it_ended(output: Path, model_dir: Path) -
     assert set(receipt["stages"]) >= {"fetch", "decode", "forward", "encode", "write"}
     assert all(stage["images"] == 24 for stage in receipt["stages"].values())
     assert {row["run_id"] for row in rows(output, "maps")} == {receipt["run_id"]}
-    assert not (output / "lock.json").exists()
+    (claim,) = (output / "claims").glob("*.json")
+    assert claim.name == f"e000001-{receipt['run_id']}.json"
+    assert json.loads(claim.read_text())["ended"]
+    assert not any((output / "attempts").iterdir())
 
 
-def test_finished_output_run_again_does_nothing(
+def test_finished_output_run_again_only_claims_and_seals_it(
     output: Path, pictures: Path, model_dir: Path
 ) -> None:
-    before = sorted(path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file())
+    def files() -> dict[str, int]:
+        found = [path for path in output.rglob("*") if path.is_file()]
+        return {path.relative_to(output).as_posix(): path.stat().st_mtime_ns for path in found}
+
+    before = files()
     receipt = pipeline.run(config(pictures, output, model_dir))
     assert (receipt.remaining, receipt.maps) == (0, 0)
-    after = sorted(path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file())
-    assert before == after
+    after = files()
+    assert {name: after.get(name) for name in before} == before
+    claim = f"claims/e{len(list((output / 'claims').glob('*.json'))):06d}-{receipt.run_id}"
+    assert set(after) - set(before) == {f"{claim}.json", f"{claim}.seal.parquet"}
 
 
 def test_only_new_images_are_processed(tmp_path: Path, model_dir: Path) -> None:

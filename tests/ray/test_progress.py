@@ -40,7 +40,7 @@ def test_a_stage_timer_reports_what_is_new_and_travels_to_workers() -> None:
 
 def watched(style: Style, every: float, seconds: float, stream: io.StringIO) -> str:
     tracker = start_tracker()
-    tracker.commit.remote(0, 7, {"empty": 1})
+    tracker.commit.remote(7, {"empty": 1})
     ray.get(tracker.snapshot.remote())
     with watching(tracker, 10, style, stream, every):
         time.sleep(seconds)

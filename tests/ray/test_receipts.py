@@ -1,5 +1,6 @@
 """Receipts: written when a run starts and again however it ends; what differs is named."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,18 +10,28 @@ import ray
 from job.cluster.resources import Cluster, Node, plan_resources
 from job.cluster.tracker import start_tracker
 from job.config import JobConfig
-from job.errors import JobError, StoppedError, StorageError
+from job.errors import JobError, OutputConflictError, StoppedError, StorageError
+from job.outputs.claims import OutputClaim
+from job.outputs.commits import Commits
 from job.outputs.measures import Measures
 from job.outputs.receipt_writer import writing_receipt
 from job.storage.location import Location
-from tests.unit.test_receipts import SETTINGS, commit, started, written
+from tests.runs import Hands, attempt, expecting
+from tests.unit.test_receipts import SETTINGS, started, written
 
 
 @pytest.fixture
-def measures(ray_session: None) -> Measures:
-    """Of a run with one predictor on a cluster of two CPUs."""
+def claim(output: Location) -> Iterator[OutputClaim]:
+    """Of a run that is at work."""
+    with OutputClaim(output, "run-1", clock=Hands()) as held:
+        yield held
+
+
+@pytest.fixture
+def measures(ray_session: None, output: Location, claim: OutputClaim) -> Measures:
+    """Of a run of ten images with one predictor on a cluster of two CPUs."""
     resources = plan_resources(JobConfig(input="in", output="out"), Cluster((Node(2),)), 6)
-    return Measures(start_tracker(), resources)
+    return Measures(start_tracker(), resources, expecting(output, claim, range(10)))
 
 
 def test_a_receipt_is_there_as_running_before_anything_is_done(
@@ -36,11 +47,13 @@ def test_a_receipt_is_there_as_running_before_anything_is_done(
     assert set(found["versions"]) >= {"ray", "torch", "transformers"}
 
 
-def test_a_finished_run_says_what_it_has_done(output: Location, measures: Measures) -> None:
+def test_a_finished_run_says_what_it_has_done(
+    output: Location, measures: Measures, claim: OutputClaim
+) -> None:
     tracker = measures.tracker
     tracker.add.remote({"decode": 2.0, "fetch": 0.0}, {"decode": 6, "fetch": 6}, 3)
     tracker.add.remote({"forward": 1.0}, {"forward": 6}, 0)
-    tracker.commit.remote(0, 5, {"truncated": 1})
+    measures.committer.commit([attempt(output, claim, range(6), failed=[1])])
     with writing_receipt(started(), output, measures) as writer:
         pass
     found = written(output)
@@ -67,8 +80,10 @@ def test_images_loaded_apart_keep_the_cluster_s_cpus_busy(
     assert written(output)["stages"]["decode"]["busy"] == 0.5, "one of two CPUs"
 
 
-def test_a_run_that_is_told_to_stop_says_so_at_once(output: Location, measures: Measures) -> None:
-    measures.tracker.commit.remote(0, 5, {})
+def test_a_run_that_is_told_to_stop_says_so_at_once(
+    output: Location, measures: Measures, claim: OutputClaim
+) -> None:
+    measures.committer.commit([attempt(output, claim, range(5))])
     with writing_receipt(started(), output, measures) as writer:
         writer.stopping()
         found = written(output)
@@ -117,15 +132,15 @@ def test_an_error_whose_text_starts_with_a_line_break_is_recorded_and_raised(
 
 @pytest.mark.parametrize("error", [StoppedError("told to stop"), StorageError("no space")])
 def test_a_run_that_ends_early_counts_what_is_committed_and_gives_the_output_back_first(
-    output: Location, measures: Measures, error: JobError
+    output: Location, measures: Measures, claim: OutputClaim, error: JobError
 ) -> None:
-    held = [True]
-    measures.tracker.commit.remote(0, 3, {"empty": 1})
-    measures.tracker.commit.remote(1, 5, {})  # told, and never renamed
+    measures.committer.commit([attempt(output, claim, range(4), failed=[1])])
+    left = attempt(output, claim, range(4, 8))
 
     def release() -> None:
-        commit(output, 0, [1, 2, 3, 4], "empty")  # the last that could
-        held.clear()
+        claim.release()
+        with pytest.raises(OutputConflictError):
+            measures.committer.commit([left])
 
     with (
         pytest.raises(type(error)) as raised,
@@ -133,20 +148,22 @@ def test_a_run_that_ends_early_counts_what_is_committed_and_gives_the_output_bac
     ):
         raise error
     found = written(output)
-    assert (found["maps"], found["errors"]) == (3, {"empty": 1})
+    assert (found["maps"], found["errors"]) == (3, {"truncated": 1})
     assert found["ended"]
-    assert not held
+    assert Commits.read(output).count("run-1") == (3, {"truncated": 1})
     if isinstance(error, StoppedError):
         said = "8 of 10 images are committed; the same command goes on"
         assert str(raised.value) == said
 
 
-def test_counts_come_from_storage_where_ray_is_gone(output: Location, measures: Measures) -> None:
+def test_what_is_committed_is_counted_where_ray_is_gone(
+    output: Location, measures: Measures, claim: OutputClaim
+) -> None:
     tracker: Any = measures.tracker
     ray.kill(tracker)
-    commit(output, 0, [1, 2, 3], "empty")
-    commit(output, 1, [4])
+    for ids, failed in ((range(3), [1]), ([3], ())):
+        measures.committer.commit([attempt(output, claim, ids, failed)])
     with pytest.raises(KeyError), writing_receipt(started(), output, measures):
         raise KeyError
     found = written(output)
-    assert (found["maps"], found["errors"]) == (3, {"empty": 1})
+    assert (found["maps"], found["errors"]) == (3, {"truncated": 1})

@@ -35,7 +35,16 @@ def test_no_key_leads_to_a_file_outside_output(s3: S3, model_dir: Path, tmp_path
     pipeline.run(config)
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(path.is_relative_to(place) for path in found)
-    expected = {"README.md", "labels.json", "commits", "errors", "manifest", "maps", "runs"}
+    expected = {
+        "README.md",
+        "labels.json",
+        "claims",
+        "commits",
+        "errors",
+        "manifest",
+        "maps",
+        "runs",
+    }
     assert {path.relative_to(place).parts[0] for path in found} <= expected
     listed = {row["uri"] for row in manifest(place)}
     assert listed == {f"s3://bucket/rooted/{key}" for key in KEYS}
