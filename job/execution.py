@@ -1,6 +1,7 @@
 """Execution: the images that are left to do, on Ray."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -119,11 +120,12 @@ class Execution:
                     self.say(self.committer.note)
         return writer.receipt
 
-    def _commit(self, attempts: Iterator[Attempt], tracker: Tracker) -> None:
+    def _commit(self, attempts: Generator[Attempt], tracker: Tracker) -> None:
         def count() -> None:
             tracker.commit.remote(self.committer.maps, dict(self.committer.errors))
 
-        with self.committer.at_work(count) as waiting:
+        # Whatever ends the commits ends the work as well, as long as there is a Ray to ask.
+        with closing(attempts), self.committer.at_work(count) as waiting:
             for attempt in attempts:
                 waiting.add(attempt)
         self.committer.clear()
