@@ -103,6 +103,7 @@ class Execution:
             # Outermost, so that the receipt tells of whatever ends the run.
             with writing_receipt(receipt, self.output, measures, self.claim.release) as writer:
                 with (
+                    self.claim.telling_loss(),
                     progress.watching(
                         tracker, len(rows), self.config.progress, describe=watch.describe
                     ),
