@@ -1,6 +1,7 @@
 """Execution: the images that are left to do, on Ray."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -102,6 +103,7 @@ class Execution:
             # Outermost, so that the receipt tells of whatever ends the run.
             with writing_receipt(receipt, self.output, measures, self.claim.release) as writer:
                 with (
+                    self.claim.telling_loss(),
                     progress.watching(
                         tracker, len(rows), self.config.progress, describe=watch.describe
                     ),
@@ -119,11 +121,12 @@ class Execution:
                     self.say(self.committer.note)
         return writer.receipt
 
-    def _commit(self, attempts: Iterator[Attempt], tracker: Tracker) -> None:
+    def _commit(self, attempts: Generator[Attempt], tracker: Tracker) -> None:
         def count() -> None:
             tracker.commit.remote(self.committer.maps, dict(self.committer.errors))
 
-        with self.committer.at_work(count) as waiting:
+        # Whatever ends the commits ends the work as well, as long as there is a Ray to ask.
+        with closing(attempts), self.committer.at_work(count) as waiting:
             for attempt in attempts:
                 waiting.add(attempt)
         self.committer.clear()

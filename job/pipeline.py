@@ -50,7 +50,7 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
     if not commits.has_begun(output):
         ray_and_model()  # a first run has work: what keeps it from that is told before it writes
     run_id = receipts.new_run_id()
-    with OutputClaim(output, run_id) as claim:
+    with OutputClaim(output, run_id) as claim, claim.telling_loss():
         stop.releasing(claim.release)
         # Without the model, which is not read where nothing is left to do; again with it below.
         settings = check_same_maps(output, origin, settings_of(config))

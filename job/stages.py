@@ -4,7 +4,8 @@ Where predictors have GPUs, images are loaded in tasks ahead of them and maps en
 behind them. On CPUs one worker does all three.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -76,8 +77,10 @@ class Stages:
     def timer(self) -> StageTimer:
         return StageTimer(self.tracker)
 
-    def write_attempts(self, rows: pa.Table, output: Location, claim: str) -> Iterator[Attempt]:
+    def write_attempts(self, rows: pa.Table, output: Location, claim: str) -> Generator[Attempt]:
         """Take images as far as storage; yields what is to be committed as it gets there.
+
+        Closing it ends the work.
 
         Args:
             rows: of the manifest.
@@ -113,8 +116,9 @@ class Stages:
             **resources.placement,
         )
         blocks = written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        for block in cast(Iterator[pa.Table], blocks):
-            yield from (Attempt.from_row(row) for row in block.to_pylist())
+        with closing(cast(Generator[pa.Table], iter(blocks))) as tables:
+            for table in tables:
+                yield from (Attempt.from_row(row) for row in table.to_pylist())
 
     def _in_predictors(self, listed: Dataset) -> Dataset:
         """Load, predict and encode in the predictors."""

@@ -7,6 +7,7 @@ its storage was paused, finds a higher claim and stops (docs/operations.md tells
 import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from job.errors import OutputConflictError, StorageError
@@ -99,6 +100,22 @@ class OutputClaim:
         if self._clock.now() - self._acknowledged > MISSED_BEATS * self._beat_seconds:
             self._beat()
         check_held(self._output, self.name)
+
+    @contextlib.contextmanager
+    def telling_loss(self) -> Iterator[None]:
+        """Within the context, a run that was replaced says so, whatever storage says of its writes.
+
+        Who takes over removes what this run has half written, or written and not committed.
+
+        Raises:
+            OutputConflictError: in place of a storage error, when another run took over.
+        """
+        try:
+            yield
+        except (StorageError, *STORAGE_ERRORS):
+            with contextlib.suppress(*STORAGE_ERRORS):
+                check_held(self._output, self.name)
+            raise
 
     def release(self) -> None:
         """Give OUTPUT back, once: whatever of this run still works can change nothing more."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from job.errors import StoppedError
+from job.errors import OutputConflictError, StoppedError, causes
 from job.outputs.measures import Measures
 from job.outputs.receipts import Receipt, Status
 from job.storage.location import Location
@@ -61,6 +61,8 @@ def writing_receipt(
 ) -> Iterator[ReceiptWriter]:
     """Within the context, a receipt is in storage: as running, and then however its run ends.
 
+    That of a run that was replaced is left to the one that took over (:func:`receipts.settle`).
+
     Args:
         receipt: of the run that begins.
         output: the run's OUTPUT.
@@ -78,6 +80,8 @@ def writing_receipt(
         writer.end("finished")
     except BaseException as error:
         release()
+        if any(isinstance(behind, OutputConflictError) for behind in causes(error)):
+            raise  # the run that took over has counted, and knows better what this one committed
         stopped = isinstance(error, KeyboardInterrupt | StoppedError)
         message = (str(error).strip() or type(error).__name__).splitlines()[0]
         # Storage that has ended the run may not take the receipt either.

@@ -22,7 +22,17 @@ from job.outputs.claims import MISSED_BEATS, OutputClaim, check_held
 from job.outputs.commits import Commits
 from job.storage.location import Location
 from job.storage.opening import locate
-from tests.runs import Hands, Killed, Watched, attempt, expecting, overtaking, run, tree
+from tests.runs import (
+    Hands,
+    Killed,
+    Watched,
+    attempt,
+    expecting,
+    overtaking,
+    run,
+    tree,
+    watching,
+)
 
 HOLD = """
 import sys, time
@@ -611,3 +621,27 @@ def test_a_run_that_is_killed_while_it_claims_is_taken_over(output: Location) ->
     with OutputClaim(output, "next", clock=Hands()) as claim:
         assert claim.epoch == 2
         claim.ask()
+
+
+@pytest.mark.parametrize("error", [StorageError("gone"), FileNotFoundError("gone")])
+def test_what_storage_says_of_a_run_that_holds_the_output_stays_as_it_is(
+    output: Location, error: Exception
+) -> None:
+    with (
+        OutputClaim(output, "ours", clock=Hands()) as claim,
+        pytest.raises(type(error), match="gone"),
+        claim.telling_loss(),
+    ):
+        raise error
+
+
+def test_what_storage_says_first_stays_where_it_cannot_be_asked_who_took_over(
+    output: Location,
+) -> None:
+    def fail(kind: str, path: str) -> None:
+        raise OSError("cannot be listed")
+
+    with OutputClaim(output, "ours", clock=Hands()) as claim:
+        watching(claim, fail)
+        with pytest.raises(OSError, match="cannot be written"), claim.telling_loss():
+            raise OSError("cannot be written")

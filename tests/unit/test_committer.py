@@ -1,9 +1,10 @@
 """Committer: data, then the record, then the place; whatever comes in between."""
 
 import itertools
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from job.outputs.attempts import write_manifest
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
 from job.outputs.committer import CommitQueue, Committer, move_to_places
+from job.outputs.recovery import recover
 from job.storage.location import Location
 from job.storage.opening import locate
 from tests.runs import (
@@ -193,6 +195,26 @@ def test_a_run_that_is_taken_over_behind_its_record_moves_nothing(
     found = Commits.read(output)
     assert found.done().tolist() == [0, 1, 2, 3], "who takes over finds it, and moves it"
     assert len(found.unmoved) == 1
+
+
+def test_a_run_that_is_taken_over_while_it_writes_says_so(
+    output: Location, claim: OutputClaim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = attempt(output, claim, range(4))
+    committer = expecting(output, claim, range(4))
+    replace = os.replace
+
+    def recover_meanwhile(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        recover(output, contexts.enter_context(taken_over(output, claim)))
+        assert not Path(source).exists(), "what is half written is removed"
+        replace(source, target)
+
+    with ExitStack() as contexts:
+        monkeypatch.setattr(os, "replace", recover_meanwhile)
+        with pytest.raises(OutputConflictError, match="took over"), claim.telling_loss():
+            committer.commit([ours])
+    assert Commits.read(output).done().tolist() == []
 
 
 def test_a_run_that_has_given_the_output_back_commits_nothing(
