@@ -19,7 +19,7 @@ TESTS_AT_ONCE ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile \
   --no-loadscope-reorder
 
-.PHONY: help demo quick unit test check lint cluster-check lock clean
+.PHONY: help demo quick unit test check lint simulate cluster-check lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ unit: $(INSTALLED)
 
 test: $(INSTALLED) ## run every test
 	@$(PYTEST)
+
+# As many schedules: make simulate SEEDS=100000
+SEEDS ?= 1000
+
+simulate: $(INSTALLED) ## play the rules of exactly one row through, with SEEDS=1000 schedules
+	@SEEDS=$(SEEDS) $(PY) -m tests.simulation
 
 check: lint test ## every check: lint, types, tests
 

@@ -1,6 +1,7 @@
 """What tests ask of an OUTPUT: its rows, read with plain pyarrow, and the reference maps."""
 
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,12 @@ def ids(row: dict[str, Any]) -> np.ndarray:
 def manifest(output: object) -> list[dict[str, Any]]:
     """The rows of the frozen manifest."""
     return rows(output, "manifest")
+
+
+def live_claims(output: Path) -> list[str]:
+    """Names of the claims of runs that go on, or were killed, under a local OUTPUT."""
+    claims = output.glob("claims/*.json")
+    return sorted(path.name for path in claims if "ended" not in json.loads(path.read_text()))
 
 
 def check_each_image_once(output: object, images: int) -> None:

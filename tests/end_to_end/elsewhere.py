@@ -33,7 +33,7 @@ def pause_in_a_commit() -> None:
     replace = os.replace
 
     def pause_and_replace(source: str, target: str) -> None:
-        if f"/commits/" in target and PAUSES_IN in target:
+        if "/commits/" in target and PAUSES_IN in target:
             note("hold").touch()
             wait_for_note("held")
             note("paused").touch()
@@ -55,7 +55,7 @@ def write_late() -> None:
             wait_for_note("go")
         return write(*arguments)
 
-    attempts._write = wait_and_write
+    attempts._write = wait_and_write  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

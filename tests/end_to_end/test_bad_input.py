@@ -102,7 +102,7 @@ def test_prefix_that_does_not_exist_is_refused(
     for source in (tmp_path / "nowhere", "s3://bucket/nowhere", "s3://bucket/no/where/*.jpg"):
         said = refuses(STORAGE, source, tmp_path / "out", "--model", model_dir)
         assert said.startswith(f"INPUT {source}: nothing is there. Check the spelling")
-    assert not (tmp_path / "out" / "lock.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_bucket_that_does_not_exist_is_refused(

@@ -55,15 +55,17 @@ def test_a_run_goes_on_where_one_of_an_earlier_release_was_killed(s3: S3, output
     now = content(output / "maps")
     assert {name: now[name] for name in COMMITTED} == {name: before[name] for name in COMMITTED}
     assert set((output / "checkpoint").names()) == COMMITTED, "none is pending, and none was added"
-    new = (output / "commits").names()
-    assert new
-    assert not [name for name in new if name.startswith(RUN)]
+    assert (output / "attempts").names() == []
+    assert not (output / "lock.json").exists()
 
     earlier, ours = (json.loads(text) for text in content(output / "runs").values())
     assert (earlier["run_id"], earlier["status"]) == (RUN, "failed")
     assert (earlier["maps"], earlier["errors"]) == (3, {})
-    assert (ours["format"], ours["done_before"]) == (2, 3)
+    assert (ours["format"], ours["done_before"]) == (3, 3)
     assert ours["maps"] + sum(ours["errors"].values()) == 5
+    new = (output / "commits").names()
+    assert new
+    assert all(name.startswith(f"e000001-{ours['run_id']}-") for name in new)
     assert "Nothing to do" in run(s3).stdout
 
     later = {**ours, "format": 99, "versions": {"ray-batch-segmentation": "9.0"}}

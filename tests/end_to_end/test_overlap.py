@@ -1,4 +1,4 @@
-"""Runs that overlap: one that was paused meanwhile gives way, and what it writes late is nobody's."""
+"""Runs that overlap: one that was paused gives way, and what it writes late is nobody's."""
 
 import json
 import signal

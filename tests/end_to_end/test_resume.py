@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from job.outputs.names import parts_of
 from job.results import verification
 from job.storage.opening import locate
 from tests.conftest import write_pictures
@@ -26,7 +28,7 @@ from tests.end_to_end.processes import (
     started,
     wait_for,
 )
-from tests.outputs import check_each_image_once, check_equal_to_sequential, rows
+from tests.outputs import check_each_image_once, check_equal_to_sequential, live_claims, rows
 
 IMAGES, PER_FILE = 400, 4
 # How often a run is killed: KILLS=10 make test kills it more often than there is time for in CI.
@@ -42,10 +44,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("many"), IMAGES, seed=100)
 
 
-def commits(output: Path) -> set[str]:
-    """The names of the tasks that are committed."""
-    files = (output / "commits").glob("*.parquet")
-    return {file.stem for file in files if not file.stem.endswith(".pending")}
+def commits(output: Path) -> dict[str, pa.Table]:
+    """The records of images, by their names; the manifest's have none."""
+    records = {file.stem: pq.read_table(file) for file in (output / "commits").glob("*.parquet")}
+    return {name: record for name, record in records.items() if len(record)}
 
 
 def committed_at_least(count: int, output: Path) -> bool:
@@ -53,17 +55,24 @@ def committed_at_least(count: int, output: Path) -> bool:
 
 
 def committed_rows(output: Path) -> Rows:
-    """Id and run of every row in a file that is committed."""
-    files = [output / "maps" / f"{name}.parquet" for name in commits(output)]
-    tables = [pq.read_table(file, columns=["id", "run_id"]) for file in files]
-    return {(row["id"], row["run_id"]) for table in tables for row in table.to_pylist()}
+    """Id and run of every image that is committed."""
+    found = [(parts_of(f"{name}.parquet"), record) for name, record in commits(output).items()]
+    return {
+        (number, parts.run_id)
+        for parts, record in found
+        if parts is not None
+        for number in record["id"].to_pylist()
+    }
 
 
 def uncommitted_rows(output: Path) -> int:
     """How many maps were written and not committed: as many images will be processed twice."""
-    names = commits(output)
-    files = [file for file in (output / "maps").glob("*.parquet") if file.stem not in names]
-    return sum(pq.read_metadata(file).num_rows for file in files)
+    said = [json.loads(record.schema.metadata[b"files"]) for record in commits(output).values()]
+    named = {attempt for files in said for _, _, attempt in files}
+    left = output.glob("attempts/*.maps.parquet")
+    return sum(
+        pq.read_metadata(file).num_rows for file in left if f"attempts/{file.name}" not in named
+    )
 
 
 def kill_driver(words: list[str], when: Callable[[], bool]) -> None:
@@ -79,8 +88,9 @@ def kill_driver(words: list[str], when: Callable[[], bool]) -> None:
 
 def leftovers(output: Path) -> list[str]:
     """Files that only a run in progress, or one that was killed, has under OUTPUT."""
-    unfinished = (".pending.parquet", ".partial", "lock.json")
-    return sorted(path.name for path in output.rglob("*") if path.name.endswith(unfinished))
+    half_written = [path.name for path in output.rglob("*.partial")]
+    attempts = [path.name for path in output.glob("attempts/*")]
+    return [*live_claims(output), *sorted(half_written), *sorted(attempts)]
 
 
 def moments(count: int, dice: random.Random, output: Path) -> Iterator[Callable[[], bool]]:
@@ -90,7 +100,7 @@ def moments(count: int, dice: random.Random, output: Path) -> Iterator[Callable[
             at = time.monotonic() + dice.uniform(1, 12)
             yield partial(past, at)
         elif number % 4 == 2:
-            yield lambda: any(output.glob("commits/*.pending.parquet"))
+            yield lambda: any(output.glob("attempts/*.parquet"))
         else:
             yield partial(committed_at_least, len(commits(output)) + dice.randint(1, 3), output)
 
@@ -118,9 +128,9 @@ def test_killed_again_and_again_it_ends_with_each_image_exactly_once(
         stays = found
         twice += uncommitted_rows(output)
     assert 0 < len(stays) < images
-    assert (output / "lock.json").exists(), "the killed run could not clean up"
+    assert live_claims(output), "the killed run could not clean up"
     # What a writer leaves that dies between opening its file and renaming it.
-    (output / "maps" / f"killed-000099.parquet.{'0' * 32}.partial").write_bytes(b"PAR1")
+    (output / "maps" / f".killed-000099.parquet.{'0' * 32}.partial").write_bytes(b"PAR1")
 
     # The last kill is after the last commit: nothing is left to do but to say so.
     kill_driver(words, lambda: len(committed_rows(output)) == images)
@@ -132,11 +142,13 @@ def test_killed_again_and_again_it_ends_with_each_image_exactly_once(
     check_equal_to_sequential(output, model_dir)
     assert stays <= {(row["id"], row["run_id"]) for row in rows(output, "maps")}
     assert verification.verify(locate(str(output)), deep=True).is_complete
-    assert leftovers(output) == []
+    # The claims of those that were killed stay as they are: nobody else writes them.
+    assert len(live_claims(output)) == killed + 1
+    assert leftovers(output) == live_claims(output)
     told = [json.loads(path.read_text()) for path in (output / "runs").iterdir()]
     assert sum(receipt["maps"] for receipt in told) == images, "receipts agree with storage"
     assert all(receipt["ended"] for receipt in told)
-    # What was on its way in memory is lost as well; the sink's part can be counted.
+    # What was on its way in memory is lost as well; what workers had written can be counted.
     record_property("images written twice", twice)
     print(f"killed {killed + 1} times, {twice} images written twice")
     assert twice <= (KILLS + 1) * 3 * PER_FILE
@@ -168,7 +180,7 @@ def stopped(
         first = outcome(process)
     kept, rest = committed_rows(output), leftovers(output)
     with started(words, warm) as process:
-        wait_for((output / "lock.json").exists, 60, "the second run's lock")
+        wait_for(lambda: live_claims(output), 60, "the second run's claim")
         process.send_signal(signal.SIGSTOP)  # or it might be done before the other has begun
         refused = finish(words, warm)
         process.send_signal(signal.SIGCONT)

@@ -19,8 +19,8 @@ from tests.end_to_end.processes import (
     started,
     wait_for,
 )
-from tests.end_to_end.test_resume import SMALL_STEPS, committed_rows, leftovers
-from tests.outputs import check_each_image_once
+from tests.end_to_end.test_resume import SMALL_STEPS, committed_rows
+from tests.outputs import check_each_image_once, live_claims
 
 Command = Callable[..., list[str]]
 IMAGES = 200
@@ -43,7 +43,7 @@ def test_ctrl_c_says_how_much_is_committed_and_how_to_go_on(
     assert 0 < kept < IMAGES
     (receipt,) = [json.loads(path.read_text()) for path in (output / "runs").iterdir()]
     assert (receipt["status"], receipt["maps"]) == ("stopped", kept)
-    assert not [name for name in leftovers(output) if name == "lock.json"]
+    assert live_claims(output) == []
 
 
 def test_a_log_that_nobody_reads_any_more_does_not_end_the_work(

@@ -24,15 +24,15 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _WEIGHTS = (1, 1, 4, 4, 3, 4, 2, 1, 1, 1, 2)
 # Those that last.
 _SILENCES: tuple[Kind, ...] = ("killed midway", "paused before", "paused after", "cut off")
-# Bounds of the seconds that a fault takes. A run that does nothing for 15 is taken for dead, and some
-# seconds later the next one puts OUTPUT in order.
+# Bounds of the seconds that a fault takes. A run that does nothing for 15 is taken for dead, and
+# some seconds later the next one puts OUTPUT in order.
 _SHORT, _TAKEN_OVER, _LONG = (0.5, 5.0), (14.0, 32.0), (45.0, 75.0)
 _LASTING = (_SHORT, _TAKEN_OVER, _LONG)
 # Of what lasts until another run has come to some point.
 _LONGEST = 90.0
 
-# Requests by what they do, and how often a fault is about one of them: most about those by which runs
-# see each other.
+# Requests by what they do, and how often a fault is about one of them: most about those by which
+# runs see each other.
 _DEEDS = {
     "put claims": 3,
     "get claims": 1,

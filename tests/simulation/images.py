@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from job import schema
 from job.inputs.left_out import LeftOut
-from job.kernels.png import encode_map
+from job.kernels.png import class_counts, encode_map
 from job.rows import ENCODED, Listed
 from job.storage.location import Location
 
@@ -116,6 +116,12 @@ def _all_encoded() -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ENCODED).combine_chunks()
 
 
+def _classes(ids: np.ndarray) -> list[dict[str, object]]:
+    counts = class_counts(ids, len(LABELS)).tolist()
+    found = sorted((label for label, count in enumerate(counts) if count), key=lambda n: -counts[n])
+    return [{"label": label, "name": LABELS[label], "pixels": counts[label]} for label in found]
+
+
 def _row(uri: str, fails: bool) -> dict[str, object]:
     error = {
         "stage": "decode",
@@ -123,14 +129,15 @@ def _row(uri: str, fails: bool) -> dict[str, object]:
         "message": "the file ends early",
         "retryable": may_have_map(uri),
     }
-    height, width = _ids(uri).shape
+    ids = _ids(uri)
+    height, width = ids.shape
     return {
         "id": 0,
         "uri": uri,
         "height": height,
         "width": width,
         "map": None if fails else {"bytes": png(uri), "path": None},
-        "classes": None if fails else [{"label": 0, "name": LABELS[0], "pixels": 1}],
+        "classes": None if fails else _classes(ids),
         "confidence": None if fails else 0.5,
         "model": "model",
         "run_id": "",

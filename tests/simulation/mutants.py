@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from job.outputs import attempts, claims, commits, committer, recovery
+from job.outputs import attempts, claims, commits, committer, error_rows, recovery
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,32 @@ class Mutant:
         assert inspect.getattr_static(self.owner, self.function) is kept
 
 
+_ASK_BEFORE_MOVING = "    self._claim.ask()\n    # They count"
+_MOVE = "    move_to_places(self._output, [file for record in records for file in record.files])\n"
+_REMOVE_WHEN_REPLACED = """\
+    try:
+        self._claim.ask()
+    except Exception:
+        for record in records:
+            for file in record.files:
+                (self._output / file.name).delete()
+        raise
+    # They count"""
+
+# What only spares work is not among them: that a living run is not taken over from, that one which
+# cannot renew its claim stops, and that it asks before it writes a record: the seal decides.
 MUTANTS = (
     Mutant(
         "files are moved without asking",
         committer.Committer,
         "commit",
-        (("    self._claim.ask()\n    move_to_places(", "    move_to_places("),),
+        ((_ASK_BEFORE_MOVING, "    # They count"),),
     ),
     Mutant(
         "files are moved before their record is written",
         committer.Committer,
         "commit",
-        (
-            (
-                "    at_once(lambda record: (self._output / record.name)",
-                "    move_to_places(self._output, [file for record in records for file in record.files])\n    at_once(lambda record: (self._output / record.name)",
-            ),
-        ),
+        (("    at_once(lambda record:", f"{_MOVE}    at_once(lambda record:"),),
     ),
     Mutant(
         "an image is committed as often as it comes",
@@ -76,27 +85,16 @@ MUTANTS = (
         (("if not len(attempt.ids):", "if True:"),),
     ),
     Mutant(
-        "what others have left is removed as well at the end",
-        committer.Committer,
-        "clear",
-        (('if name.startswith(f"{self._claim.name}-")', ""),),
-    ),
-    Mutant(
         "a committed file is removed when another run took over",
         committer.Committer,
         "commit",
-        (
-            (
-                "    self._claim.ask()\n    move_to_places(",
-                "    try:\n        self._claim.ask()\n    except Exception:\n        for record in records:\n            for file in record.files:\n                (self._output / file.name).delete()\n        raise\n    move_to_places(",
-            ),
-        ),
+        ((_ASK_BEFORE_MOVING, _REMOVE_WHEN_REPLACED),),
     ),
     Mutant(
         "records count without the seal",
         commits,
         "_counting",
-        (("elif last is not None and ", "elif False and "),),
+        (("elif is_sealed and ", "elif False and "),),
     ),
     Mutant(
         "nothing is sealed",
@@ -105,59 +103,21 @@ MUTANTS = (
         (("commits.seal(output, claim.name, found.records)", "pass"),),
     ),
     Mutant(
-        "what has been found is removed before it is sealed",
-        recovery,
-        "recover",
-        (
-            (
-                "    claim.ask()\n    if ",
-                "    claim.ask()\n    _remove(output, [*found.strays, *found.void])\n    if ",
-            ),
-        ),
-    ),
-    Mutant(
-        "OUTPUT is put in order without asking after the seal",
-        recovery,
-        "recover",
-        (("found.records)\n        claim.ask()", "found.records)"),),
-    ),
-    Mutant(
-        "data are listed behind the records",
-        commits.Commits,
-        "read",
-        (
-            ("sizes = {", "records, void = _counting(output, {})\n    sizes = {"),
-            ("\n    records, void = _counting(output, sizes)", ""),
-        ),
-    ),
-    Mutant(
         "a record counts whatever its files are",
         commits,
         "_is_in_place",
         (
             (
-                "return size is not None and (size == file.size or (file.size is None and size > 0))",
-                "return True",
+                "(size == file.size or (file.size is None and size > 0))",
+                "True",
             ),
         ),
-    ),
-    Mutant(
-        "a run takes over from one that is alive",
-        claims.OutputClaim,
-        "_refuse_if_alive",
-        (("if self._is_alive(claim):", "if False:"),),
     ),
     Mutant(
         "a run does not wait until others see its claim",
         claims.OutputClaim,
         "_take",
-        (("settling * self._beat_seconds", "0.0"),),
-    ),
-    Mutant(
-        "a claim has the epoch of the one before",
-        claims.OutputClaim,
-        "_take",
-        (('names.epoch_of(seen or "") + 1', 'max(1, names.epoch_of(seen or ""))'),),
+        (("min(settling, MISSED_BEATS * self._beat_seconds)", "0.0"),),
     ),
     Mutant(
         "nobody asks whether the claim holds",
@@ -166,7 +126,7 @@ MUTANTS = (
         (("    check_held(self._output, self.name)", "    pass"),),
     ),
     Mutant(
-        "an attempt is named after its first image",
+        "an attempt is named after its size",
         attempts,
         "_write",
         (("secrets.token_hex(8)", "len(data)"),),
@@ -178,9 +138,9 @@ MUTANTS = (
         (("move_to_places(output, found.unmoved)", "pass"),),
     ),
     Mutant(
-        "a run without beats goes on",
-        claims.OutputClaim,
-        "ask",
-        (("if self._clock.now() - self._acknowledged > ", "if False and "),),
+        "the last word on an error is the first",
+        error_rows,
+        "open_errors",
+        (("np.concatenate(mapped)", "np.empty(0, np.int64)"),),
     ),
 )

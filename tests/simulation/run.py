@@ -1,5 +1,6 @@
 """Run: a run as :func:`job.pipeline.run` does it, with the simulated cluster in Ray's place."""
 
+from dataclasses import replace
 from functools import cache
 from random import Random
 
@@ -7,11 +8,13 @@ import numpy as np
 
 from job.config import JobConfig
 from job.inputs.manifest import freeze
+from job.models.checkpoint import Origin
 from job.outputs import receipts, recovery
 from job.outputs.attempts import Attempt, write_attempt, write_manifest
 from job.outputs.claims import OutputClaim
 from job.outputs.committer import Committer
-from job.outputs.dataset_card import write_maps_schema
+from job.outputs.dataset_card import write_card, write_maps_schema
+from job.outputs.receipts import Receipt
 from job.prepare import done_ids, rows_to_do
 from job.storage.location import Location
 from tests.simulation import images
@@ -36,15 +39,20 @@ def do_run(plan: RunPlan, output: Location, cluster: Cluster, random: Random) ->
     run_id = receipts.new_run_id()
     with OutputClaim(output, run_id) as claim:
         committed = recovery.recover(output, claim)
+        receipts.settle(output, committed, claim)
         manifest = freeze(SimInput(plan.uris), committed.manifest_files())
         committer = Committer(output, claim)
         for part in manifest.new_parts:
             committer.commit([write_manifest(output, claim.name, part)])
         config = _config(plan.retry_errors)
-        rows = rows_to_do(config, manifest, done_ids(config, committed))
+        done = done_ids(config, manifest, committed)
+        rows = rows_to_do(config, manifest, done)
         if not len(rows):
             return
         claim.ask()
+        write_card(output, images.LABELS, images.COLOURS)
+        receipt = _receipt(run_id, manifest.images, len(done))
+        receipt.write(output)
         committer.expect(np.sort(rows["id"].to_numpy()))
 
         def write(task: TaskRows) -> Attempt:
@@ -61,6 +69,19 @@ def do_run(plan: RunPlan, output: Location, cluster: Cluster, random: Random) ->
                 waiting.add(attempt)
         committer.clear()
         write_maps_schema(output, images.LABELS, images.COLOURS)
+        committer.check_finished()
+        counts = {"maps": committer.maps, "errors": dict(committer.errors)}
+        receipt.ending("finished", **counts).write(output)
+
+
+def _receipt(run_id: str, count: int, done_before: int) -> Receipt:
+    return replace(_any_receipt(), run_id=run_id, images=count, done_before=done_before)
+
+
+@cache
+def _any_receipt() -> Receipt:
+    origin = Origin("model", "revision", "digest")
+    return receipts.begin("", "s3://sim/in", origin, {}, images=0, done_before=0)
 
 
 @cache

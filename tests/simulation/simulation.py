@@ -1,4 +1,4 @@
-"""Simulation: the runs of one scenario, on one OUTPUT, from the first to the clean one at the end."""
+"""Simulation: the runs of one scenario on one OUTPUT, from the first to a clean one at the end."""
 
 import traceback
 from collections import Counter

@@ -16,7 +16,7 @@ import pyarrow.fs
 
 from job.limits import RetryPolicy
 from job.storage.location import Location, StorageOptions
-from job.storage.objects import Listing, TellUnlisted
+from job.storage.objects import Listing, StoredObject, TellUnlisted
 from tests.simulation.requests import Requests
 
 # Is told of each effect: what was done, to which path, and what is there now (None: nothing).
@@ -172,7 +172,9 @@ class SimLocation(Location):
         raise NotImplementedError
 
     def listing(self, tell: TellUnlisted) -> Listing:
-        raise NotImplementedError
+        folder = f"{self.path}/"  # runs make none in others
+        found = (StoredObject(folder + name, size, None) for name, size in self.entries().items())
+        return Listing("folder", folder, found)
 
     def would_list(self, file: Location) -> bool:
         raise NotImplementedError

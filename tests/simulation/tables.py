@@ -4,13 +4,14 @@ What is in them, and that one which is cut short cannot be read, is the same.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
 from job.images.map_png import decode_map
-from job.results import verification
+from job.outputs import dataset_card
+from job.results import map_check
 from job.storage import parquet
 
 
@@ -29,17 +30,30 @@ def schema_to_bytes(schema: pa.Schema) -> bytes:
 
 def from_bytes(data: bytes) -> pa.Table:
     """A table that :func:`to_bytes` has written."""
-    return _ParquetModule.read_table(pa.BufferReader(data))
+    return _File(pa.BufferReader(data)).read()
+
+
+class _File:
+    """Of ``pyarrow.parquet.ParquetFile`` what reading takes."""
+
+    def __init__(self, source: Any, pre_buffer: bool = False) -> None:
+        with pa.ipc.open_file(source) as reader:
+            self._table = reader.read_all()
+
+    @property
+    def schema_arrow(self) -> pa.Schema:
+        return self._table.schema
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        if columns is None:
+            return self._table
+        return self._table.select([name for name in columns if name in self._table.column_names])
 
 
 class _ParquetModule:
-    """Of ``pyarrow.parquet`` what reading takes."""
+    """Of ``pyarrow.parquet`` likewise."""
 
-    @staticmethod
-    def read_table(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
-        with pa.ipc.open_file(source) as reader:
-            table = reader.read_all()
-        return table if columns is None else table.select(columns)
+    ParquetFile = _File
 
 
 # By module and name, what is put in its place while runs are simulated.
@@ -47,6 +61,7 @@ REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (parquet, "to_bytes", to_bytes),
     (parquet, "schema_to_bytes", schema_to_bytes),
     (parquet, "pq", _ParquetModule),
-    # The same few maps again and again; each is decoded once.
-    (verification, "decode_map", lru_cache(maxsize=None)(decode_map)),
+    # The same few maps and the same card again and again.
+    (map_check, "decode_map", cache(decode_map)),
+    (dataset_card, "card", cache(dataset_card.card)),
 )

@@ -56,4 +56,4 @@ def test_a_commit_that_fails_ends_the_work_at_once(
     with pytest.raises(OSError, match="the disk is full"):
         execution._commit(work, tracker)
     assert ended == ["work"]
-    assert work.gi_frame is None
+    assert next(work, None) is None, "it has come to its end"
