@@ -106,12 +106,7 @@ MUTANTS = (
         "a record counts whatever its files are",
         commits,
         "_is_in_place",
-        (
-            (
-                "(size == file.size or (file.size is None and size > 0))",
-                "True",
-            ),
-        ),
+        (("return size is not None and (", "return True or ("),),
     ),
     Mutant(
         "a run does not wait until others see its claim",
