@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from job import execution, pipeline
 from job.cluster.data_settings import data_settings, quiet_data
 from job.cluster.ray_internals import ExecutionCallback
 from job.config import JobConfig
-from job.errors import ImageError, JobError
+from job.errors import ImageError
 from job.inputs.listed_files import ListedFiles
 from job.rows import Listed
 from job.storage.location import Location
@@ -162,21 +161,3 @@ def test_a_task_makes_one_block_whose_rows_are_the_same_when_it_is_done_again(
     check_each_image_once(disturbed.config.output, IMAGES)
     check_equal_to_sequential(disturbed.config.output, model_dir)
     assert len(rows(disturbed.config.output, "maps")) == IMAGES, "it could be had in the end"
-
-
-def test_a_run_whose_tasks_made_other_rows_the_second_time_is_not_finished(
-    disturbed: Disturbed,
-) -> None:
-    """Blocks cut by their bytes, as Ray has them by default: what one block to a task avoids."""
-    with pytest.raises(JobError) as raised:
-        disturbed.run(block_size=2000)  # a map or two
-    assert re.fullmatch(
-        r"\d+ of 16 images have neither a map nor an error row: 8 rows were left out, for they came"
-        r" with images that had come before\. What is committed stays; the same command goes on"
-        r" with them",
-        str(raised.value),
-    )
-    receipt, output = disturbed.receipt, disturbed.config.output
-    assert (receipt["status"], receipt["message"]) == ("failed", str(raised.value))
-    found = [row["id"] for folder in ("maps", "errors") for row in rows(output, folder)]
-    assert len(set(found)) == len(found) == receipt["maps"] + sum(receipt["errors"].values())
