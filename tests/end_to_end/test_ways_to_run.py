@@ -233,7 +233,7 @@ def test_on_two_nodes_the_head_does_none_of_the_work(
     check_quiet(finished, f"on a cluster of 2 nodes at {cluster['address']}")
     check_each_image_once(output, 24)
     check_equal_to_sequential(output, model_dir)
-    for stage in ("Read", "MapWorker", "Write"):
+    for stage in ("Read", "MapWorker", "MapBatches(AttemptWriter)"):
         nodes = {node for name, node in ran if name.startswith(stage) and node}
         assert nodes == {cluster["worker"]}, stage
 

@@ -18,7 +18,7 @@ from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
 
 from job import schema
 from job.cli import text
-from job.errors import JobError, ModelError
+from job.errors import JobError, ModelError, StorageError
 from job.images.map_png import decode_map
 from job.inputs.listed_files import ListedFiles
 from job.inputs.manifest import freeze
@@ -332,6 +332,37 @@ def test_parquet_with_pickles_in_it_is_never_unpickled(
     with contextlib.suppress(JobError, pa.ArrowException):
         READERS[reader](output, pictures)
     assert not exploded.exists()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        b'[["../outside", 5, "attempts/x.parquet"]]',
+        b'[["maps/../../outside", 5, "attempts/x.parquet"]]',
+        b'[["maps/x.parquet", 5, "../secret"]]',
+        b'[["maps/x.parquet", 5, "/etc/hostname"]]',
+        b'[["maps/x.parquet", 5, "attempts/../labels.json"]]',
+        b'[["labels.json", 5, "attempts/x.parquet"]]',
+        *(b"[[]]", b"{}x", b"[5]", b"[" * 10**5, b"\xff", b'[["maps/x.parquet", "5", null]]'),
+    ],
+    ids=lambda files: ascii(files)[:50],
+)
+def test_a_commit_record_leads_to_no_file_outside_the_output(
+    output: Location, tmp_path: Path, files: bytes
+) -> None:
+    for name in ("secret", "outside", "out/labels.json", "out/attempts/x.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+    fields = [pa.field("id", pa.int64(), False), pa.field("error_type", pa.string())]
+    of_a_record = pa.schema(fields, {"files": files})
+    data = parquet.to_bytes(pa.table({"id": [0], "error_type": [None]}, schema=of_a_record))
+    name = "e000001-20261128T230544-0c80000000000000-000000.parquet"
+    for folder in ("commits", "maps"):  # a record without data is void, whatever it says
+        (output / folder / name).write_bytes(data)
+    with pytest.raises(StorageError, match=f"{name} is no commit record"):
+        run(output, [0])
+    for name in ("secret", "outside", "out/labels.json", "out/attempts/x.parquet"):
+        assert (tmp_path / name).read_bytes() == b"12345"
 
 
 @pytest.mark.parametrize(
