@@ -1,9 +1,11 @@
 """A cluster of several nodes on this machine: ``python -m tests.end_to_end.cluster GPUS CPUS ...``.
 
-Says where it is in one line of JSON, and is there until its process group is killed.
+Says where it is in one line of JSON, and is there until its process group is killed. For each
+SIGUSR1 another node comes, like the last.
 """
 
 import json
+import os
 import signal
 import sys
 
@@ -20,9 +22,12 @@ def main() -> None:
     gpus, *nodes_cpus = map(int, sys.argv[1:])
     nodes = [cluster.add_node(num_cpus=cpus, num_gpus=gpus, **plain) for cpus in nodes_cpus]
     raylet = nodes[-1].all_processes["raylet"][0].process.pid
+    more = {signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, more)
     place = {"address": cluster.address, "worker": nodes[-1].node_id, "raylet": raylet}
-    print(json.dumps(place), flush=True)
-    signal.pause()
+    print(json.dumps({**place, "cluster": os.getpid()}), flush=True)
+    while signal.sigwait(more):
+        cluster.add_node(num_cpus=nodes_cpus[-1], num_gpus=gpus, **plain)
 
 
 if __name__ == "__main__":

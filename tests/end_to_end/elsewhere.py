@@ -13,8 +13,8 @@ from typing import Any
 
 from tests.end_to_end.hooked import note, run_hooked, wait_for_note
 
-# The commit in whose midst the run pauses, the manifest's being the first.
-PAUSES_IN = "000003"
+# The commit in whose midst the run pauses.
+PAUSES_IN = "-000002.parquet"
 
 
 def move_away() -> None:
@@ -33,7 +33,7 @@ def pause_in_a_commit() -> None:
     replace = os.replace
 
     def pause_and_replace(source: str, target: str) -> None:
-        if "/commits/" in target and PAUSES_IN in target:
+        if "/commits/" in target and target.endswith(PAUSES_IN):
             note("hold").touch()
             wait_for_note("held")
             note("paused").touch()

@@ -74,7 +74,8 @@ def started(
 def worker_nodes(*cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
     """A head without CPUs and a worker node for each number of them, each with so many GPUs.
 
-    Gives its address, and the id and the raylet's process number of the last worker node.
+    Gives its address, the id and the raylet's process number of the last worker node, and the
+    number of the process that adds another node for each SIGUSR1.
     """
     command = [sys.executable, "-m", "tests.end_to_end.cluster", str(gpus), *map(str, cpus)]
     with started(command) as process:

@@ -1,12 +1,9 @@
 """Tasks that are done again: they make the rows that they made before, whatever failed then."""
 
-import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,132 +29,74 @@ class FailsAtFirst(ListedFiles):
     """Files of which one cannot be had at first; one in the batch behind it kills its process.
 
     Attributes:
-        notes: a folder for what has happened: ``block``, one has left a predictor; ``died``.
-        waits: whether the process dies only when a block has left a predictor.
+        died: a file that is there when that has happened.
     """
 
-    notes: Path
-    waits: bool
+    died: Path
 
     def fetch(self, row: Listed, limit: int | None = None) -> bytes:
-        if not (self.notes / "died").exists():
+        if not self.died.exists():
             if row.uri.endswith("0001.jpg"):
                 raise ImageError("fetch_failed", "not at first", retryable=True)
             if row.uri.endswith("0006.jpg"):
-                while self.waits and not (self.notes / "block").exists():
-                    time.sleep(0.01)
-                (self.notes / "died").touch()
+                self.died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().fetch(row, limit)
 
 
-@dataclass
-class Disturbed:
-    """A run of two tasks, each of two batches, in which :class:`FailsAtFirst` has its way.
+def run(
+    config: JobConfig, died: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[int, int]]:
+    """Run on :class:`FailsAtFirst`; returns how many tasks of each stage have ended, and how many
+    blocks they have made."""
+    made = {}
 
-    Attributes:
-        config: the options.
-        notes: see :class:`FailsAtFirst`.
-        monkeypatch: undoes what is changed here.
-        blocks: of each stage, the tasks that have ended and the blocks that they have made.
-    """
+    class Counting(ExecutionCallback):
+        def after_execution_succeeds(self, executor: Any) -> None:
+            for stage in executor._topology:
+                counts = stage.metrics
+                made[stage.name] = counts.num_tasks_finished, counts.num_task_outputs_generated
 
-    config: JobConfig
-    notes: Path
-    monkeypatch: pytest.MonkeyPatch
-    blocks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    @contextmanager
+    def counting() -> Iterator[None]:
+        with quiet_data(), data_settings(custom_execution_callback_classes=[Counting]):
+            yield
 
-    def run(self, block_size: int | None = None) -> None:
-        """Run it.
+    def open_failing(config: JobConfig) -> tuple[FailsAtFirst, Location]:
+        source = FailsAtFirst(config.input)
+        source.died = died
+        return source, opened(config)[1]
 
-        Args:
-            block_size: bytes at which a task's rows are cut into blocks, as Ray does by default.
-        """
-        disturbed = self
-
-        class Looking(ExecutionCallback):
-            def on_execution_step(self, executor: Any) -> None:
-                disturbed.look(executor)
-
-            def after_execution_succeeds(self, executor: Any) -> None:
-                disturbed.look(executor)
-
-        @contextmanager
-        def settings() -> Iterator[None]:
-            cut = {} if block_size is None else {"target_max_block_size": block_size}
-            looks = {"custom_execution_callback_classes": [Looking]}
-            with quiet_data(), data_settings(**cut, **looks):
-                yield
-
-        def open_failing(config: JobConfig) -> tuple[FailsAtFirst, Location]:
-            source = FailsAtFirst(config.input)
-            source.notes, source.waits = disturbed.notes, block_size is not None
-            return source, opened(config)[1]
-
-        opened = pipeline.open_input_and_output
-        with self.monkeypatch.context() as patch:
-            patch.setattr(execution, "quiet_data", settings)
-            patch.setattr(pipeline, "open_input_and_output", open_failing)
-            pipeline.run(self.config)
-
-    def look(self, executor: Any) -> None:
-        """See what Ray Data executes; called by its own loop."""
-        for stage in executor._topology:
-            made = stage.metrics.num_task_outputs_generated
-            self.blocks[stage.name] = stage.metrics.num_tasks_finished, made
-            if "ScoringWorker" in stage.name and made:
-                (self.notes / "block").touch()
-
-    @property
-    def receipt(self) -> dict[str, Any]:
-        """Of the first run."""
-        path = min(Path(self.config.output, "runs").iterdir())
-        receipt: dict[str, Any] = json.loads(path.read_text())
-        return receipt
-
-
-@pytest.fixture(scope="module")
-def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures."""
-    return write_pictures(tmp_path_factory.mktemp("some"), IMAGES)
-
-
-@pytest.fixture
-def disturbed(
-    ray_session: None,
-    some: Path,
-    model_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Disturbed:
-    (tmp_path / "notes").mkdir()
-    config = JobConfig(
-        input=str(some),
-        output=str(tmp_path / "out"),
-        model=str(model_dir),
-        progress="none",
-        **STEPS,
-    )
-    return Disturbed(config, tmp_path / "notes", monkeypatch)
+    opened = pipeline.open_input_and_output
+    monkeypatch.setattr(execution, "quiet_data", counting)
+    monkeypatch.setattr(pipeline, "open_input_and_output", open_failing)
+    assert pipeline.run(config).message == ""
+    del made["Input"]
+    return made
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["in one", "loaded apart"])
 def test_a_task_makes_one_block_whose_rows_are_the_same_when_it_is_done_again(
-    disturbed: Disturbed, model_dir: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+    ray_session: None,
+    model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    apart: bool,
 ) -> None:
+    """Blocks that are cut by their bytes would be cut elsewhere the second time."""
     if apart:
-        monkeypatch.setattr(execution, "plan_resources", execution.plan_resources)  # put back
+        monkeypatch.setattr(execution, "plan_resources", execution.plan_resources)  # to be put back
         load_apart()
-    disturbed.run()
-    assert (disturbed.notes / "died").exists()
-    assert [name for name in disturbed.blocks if "ImageLoader" in name] == (
-        ["ReadManifestSource->ImageLoader"] if apart else []
-    )
-    tasks = {name: found for name, found in disturbed.blocks.items() if name != "Input"}
-    assert len(tasks) == (4 if apart else 3)
-    assert set(tasks.values()) == {(2, 2)}, "as many blocks as tasks"
-    assert disturbed.receipt["status"] == "finished"
-    assert disturbed.receipt["message"] == ""
-    check_each_image_once(disturbed.config.output, IMAGES)
-    check_equal_to_sequential(disturbed.config.output, model_dir)
-    assert len(rows(disturbed.config.output, "maps")) == IMAGES, "it could be had in the end"
+    source, output, died = write_pictures(tmp_path / "in", IMAGES), tmp_path / "out", tmp_path / "x"
+    names = {"input": str(source), "output": str(output), "model": str(model_dir)}
+    made = run(JobConfig(**names, progress="none", **STEPS), died, monkeypatch)
+    assert died.exists()
+    stages = ["MapBatches(ScoringWorker)", "MapBatches(AttemptWriter)"]
+    if apart:
+        stages = ["ReadManifestSource->ImageLoader", *stages, "MapBatches(MapEncoder)"]
+    else:
+        stages = ["ReadManifestSource", *stages]
+    assert made == dict.fromkeys(stages, (2, 2)), "as many blocks as tasks"
+    check_each_image_once(output, IMAGES)
+    check_equal_to_sequential(output, model_dir)
+    assert len(rows(output, "maps")) == IMAGES, "it could be had in the end"
