@@ -141,7 +141,7 @@ class JobConfig(BaseModel):
         None,
         ge=1,
         description="images per output file, which is also what a crash can cost each writer;"
-        " rounded up to whole tasks (default: 16 to 512, or to 4096 on GPUs)",
+        " rounded up to whole tasks (default: 8 to 512, or to 4096 on GPUs)",
     )
     fetch_concurrency: int = Field(
         32, ge=1, le=64, description="images that one task fetches at the same time, up to 64"

@@ -26,6 +26,7 @@ from job.prepare import (
     open_input_and_output,
     rows_to_do,
 )
+from job.storage.location import Location
 from job.wording import counted
 
 
@@ -54,11 +55,9 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         stop.releasing(claim.release)
         # Without the model, which is not read where nothing is left to do; again with it below.
         settings = check_same_maps(output, origin, settings_of(config))
-        committed = recover(output, claim)
-        _say_what_is_void(committed, say)
-        receipts.settle(output, committed, claim)
-        manifest = freeze(source, committed.manifest_files())
+        committed = _take_over(output, claim, say)
         committer = Committer(output, claim)
+        manifest = freeze(source, committed.manifest_files())
         for part in manifest.new_parts:
             committer.commit([write_manifest(output, claim.name, part)])
         done = done_ids(config, manifest, committed)
@@ -94,10 +93,14 @@ def run(config: JobConfig, say: Say = lambda line: None, stop: StopSignal | None
         return execution.execute(ray_place, receipt.with_settings(settings), manifest, rows)
 
 
-def _say_what_is_void(committed: Commits, say: Say) -> None:
+def _take_over(output: Location, claim: OutputClaim, say: Say) -> Commits:
+    """What earlier runs have committed, once what they left is in order."""
+    committed = recover(output, claim)
     void = [name for name in committed.void if not name.endswith(names.PENDING)]
     if void:
         say(
             f"{counted(len(void), 'commit')} of earlier runs cannot count, and their images are"
             f" done again: {void[0]}: {committed.void[void[0]]}"
         )
+    receipts.settle(output, committed, claim)
+    return committed

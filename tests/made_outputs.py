@@ -1,7 +1,7 @@
 """Made outputs: an OUTPUT as runs leave it, by what writes one, without Ray and without a model."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from job import schema
 from job.errors import ImageError
-from job.inputs.left_out import LeftOut
 from job.inputs.manifest import freeze
 from job.outputs.attempts import Attempt, write_attempt, write_manifest
 from job.outputs.claims import OutputClaim
@@ -21,39 +20,15 @@ from job.outputs.error_rows import open_errors
 from job.outputs.palette import palette
 from job.outputs.receipts import new_run_id
 from job.outputs.recovery import recover
-from job.rows import Listed, failure
+from job.rows import failure
 from job.storage import parquet
 from job.storage.location import Location
 from tests.conftest import LABELS
+from tests.inputs import MadeInput
 from tests.runs import Hands
 
 COLOURS = palette(LABELS)
 URIS = tuple(f"s3://photos/{number:03d}.jpg" for number in range(12))
-
-
-@dataclass(frozen=True)
-class MadeInput:
-    """An INPUT that lists what it is told to.
-
-    Attributes:
-        uris: of its images.
-    """
-
-    uris: tuple[str, ...]
-    name: str = "s3://photos"
-    uri: str = "s3://photos"
-
-    def list(self, left_out: LeftOut) -> Iterator[Listed]:
-        return (Listed(uri, 1000, "etag") for uri in self.uris)
-
-    def check(self) -> None:
-        raise NotImplementedError
-
-    def would_list(self, file: Location) -> bool:
-        raise NotImplementedError
-
-    def fetch(self, row: Listed, limit: int | None = None) -> bytes:
-        raise NotImplementedError
 
 
 def do_run(

@@ -211,7 +211,8 @@ def plan_resources(config: JobConfig, cluster: Cluster, remaining: int) -> Resou
     most = FILE_OF_GPU if gpus else FILE_OF_CPU
     per_file = config.images_per_file or _clamped(share, 16, most)
     per_task = min(per_file, config.images_per_task or _clamped(share // 8 * 8, 8, 64))
-    per_file = -(-per_file // per_task) * per_task  # whole tasks
+    # Whole tasks: no fewer images than somebody asks for, else no more than a crash should cost.
+    tasks = -(-per_file // per_task) if config.images_per_file else per_file // per_task
     batch_size = config.batch_size or (32 if gpus else min(16, per_task))
     total = max(cluster.fits(1.0, 0.0), workers * max(cpus, load))
     return ResourcePlan(
@@ -228,7 +229,7 @@ def plan_resources(config: JobConfig, cluster: Cluster, remaining: int) -> Resou
         encoders=max(1, int(total / 4)),
         writers=max(2, int(total / 2)),
         images_per_task=per_task,
-        images_per_file=per_file,
+        images_per_file=tasks * per_task,
         placement=cluster.beside_head,
     )
 

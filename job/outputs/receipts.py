@@ -4,7 +4,6 @@ import contextlib
 import json
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from job.outputs import names
 from job.outputs.claims import OutputClaim
 from job.outputs.commits import Commits
 from job.redact import redact
+from job.storage.at_once import at_once
 from job.storage.location import Location
 from job.storage.uris import absolute
 from job.versions import PROGRAM, __version__, versions
@@ -183,8 +183,7 @@ def read(file: Location) -> Receipt:
 
 def read_all(output: Location) -> list[Receipt]:
     """Every receipt under an OUTPUT, oldest first; raises as :func:`read`."""
-    with ThreadPoolExecutor(32) as pool:
-        return list(pool.map(read, files(output)))
+    return at_once(read, files(output))
 
 
 def check_format(output: Location) -> None:
@@ -241,9 +240,8 @@ def _readable(output: Location) -> dict[Location, tuple[dict[str, Any], Receipt]
             return None
 
     places = files(output)
-    with ThreadPoolExecutor(32) as pool:
-        found = zip(places, pool.map(read_one, places), strict=True)
-        return {file: both for file, both in found if both is not None}
+    found = zip(places, at_once(read_one, places), strict=True)
+    return {file: both for file, both in found if both is not None}
 
 
 def _load(file: Location) -> dict[str, Any]:

@@ -13,7 +13,8 @@ def at_once(request: Callable[[Item], Answer], items: Iterable[Item]) -> list[An
     """The answer for each item, in their order; up to 32 are asked for at the same time.
 
     Raises:
-        Exception: what the first request that failed has raised, when all have come to their end.
+        Exception: what the first request that failed has raised, when all that were begun have come
+            to their end; the others are not made.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(request, items))

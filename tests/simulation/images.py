@@ -4,8 +4,7 @@ Nothing is fetched or predicted: a map is a function of the image's URI. Some im
 and some fail at one attempt and not at the next.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from random import Random
 from zlib import crc32
@@ -14,10 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from job import schema
-from job.inputs.left_out import LeftOut
 from job.kernels.png import class_counts, encode_map
-from job.rows import ENCODED, Listed
-from job.storage.location import Location
+from job.rows import ENCODED
 
 LABELS = ("sky", "ground", "tree")
 COLOURS = np.array([[70, 130, 180], [120, 90, 60], [30, 140, 40]], np.uint8)
@@ -26,31 +23,6 @@ _FLIPPING, _FAILING = 15, 12
 _COUNT = 48
 URIS = tuple(f"s3://sim/in/{number:03d}.png" for number in range(_COUNT))
 _NUMBERS = {uri: number for number, uri in enumerate(URIS)}
-
-
-@dataclass(frozen=True)
-class SimInput:
-    """An INPUT: some of the images.
-
-    Attributes:
-        uris: those that a listing has, in its order.
-    """
-
-    uris: tuple[str, ...]
-    name: str = "s3://sim/in"
-    uri: str = "s3://sim/in"
-
-    def list(self, left_out: LeftOut) -> Iterator[Listed]:
-        return (Listed(uri, 1000, f"etag-{uri}") for uri in self.uris)
-
-    def check(self) -> None:
-        raise NotImplementedError
-
-    def would_list(self, file: Location) -> bool:
-        raise NotImplementedError
-
-    def fetch(self, row: Listed, limit: int | None = None) -> bytes:
-        raise NotImplementedError
 
 
 @cache

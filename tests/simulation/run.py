@@ -17,9 +17,9 @@ from job.outputs.dataset_card import write_card, write_maps_schema
 from job.outputs.receipts import Receipt
 from job.prepare import done_ids, rows_to_do
 from job.storage.location import Location
+from tests.inputs import MadeInput
 from tests.simulation import images
 from tests.simulation.cluster import Cluster, TaskRows
-from tests.simulation.images import SimInput
 from tests.simulation.scenario import RetryErrors, RunPlan
 
 
@@ -40,7 +40,7 @@ def do_run(plan: RunPlan, output: Location, cluster: Cluster, random: Random) ->
     with OutputClaim(output, run_id) as claim:
         committed = recovery.recover(output, claim)
         receipts.settle(output, committed, claim)
-        manifest = freeze(SimInput(plan.uris), committed.manifest_files())
+        manifest = freeze(MadeInput(plan.uris), committed.manifest_files())
         committer = Committer(output, claim)
         for part in manifest.new_parts:
             committer.commit([write_manifest(output, claim.name, part)])

@@ -245,6 +245,7 @@ def test_a_holder_whose_number_another_process_has_by_now_is_dead(output: Locati
     write(output / THEIRS, {**holder, "pid": os.getppid()})
     with OutputClaim(output, "ours", beat_seconds=0.1) as claim:
         claim.ask()
+        assert claim.epoch == 2
 
 
 def test_a_killed_holder_that_its_parent_has_not_yet_reaped_is_dead(output: Location) -> None:
@@ -253,6 +254,7 @@ def test_a_killed_holder_that_its_parent_has_not_yet_reaped_is_dead(output: Loca
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with OutputClaim(output, "ours", beat_seconds=0.1) as claim:
             claim.ask()
+            assert claim.epoch == 2
 
 
 def test_a_holder_elsewhere_that_beats_is_alive(output: Location) -> None:
@@ -382,6 +384,7 @@ def test_a_record_that_makes_no_sense_does_not_block_the_output(
     (output / name).write_bytes(content)
     with OutputClaim(output, "ours", beat_seconds=0.05) as claim:
         claim.ask()
+        assert claim.epoch == (2 if name == THEIRS else 1)
 
 
 @pytest.mark.parametrize("name", ["notes.json", "e000009.json", ".e000009-run.json.0f.partial"])

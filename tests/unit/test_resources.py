@@ -216,5 +216,5 @@ def test_a_resource_plan_reads_as_a_line() -> None:
         "1 predictor with 1 GPU each, batches of 32, 64 images per task, 4096 per file"
     )
     assert str(plan_resources(config(), LAPTOP, 1000)) == (
-        "2 predictors with 1 thread each, batches of 16, 56 images per task, 112 per file"
+        "2 predictors with 1 thread each, batches of 16, 56 images per task, 56 per file"
     )
